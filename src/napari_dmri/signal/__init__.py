@@ -1,0 +1,1 @@
+"""Maths of one scan: SH fit, tensor, RISH, masks, noise and quality."""

@@ -1,0 +1,1 @@
+"""Functions on the sphere: spherical harmonics, sampling."""
