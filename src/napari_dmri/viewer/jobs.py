@@ -1,0 +1,111 @@
+"""Run core functions in the background, with progress, cancel, and errors in one sentence."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from napari.qt.threading import FunctionWorker, create_worker
+from napari.utils import progress as activity
+from qtpy.QtCore import QObject, Signal
+
+from napari_dmri.errors import Cancelled, DmriWarning, InputError
+from napari_dmri.progress import throttled
+
+__all__ = ["Job", "Outcome"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: a result, a cancellation, or one sentence about a failure."""
+
+    result: Any = None
+    error: str | None = None
+    cancelled: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+class Job(QObject):
+    """One core function at work in a thread.
+
+    The function is called as ``function(*args, progress=..., **kwargs)``. Cancelling makes its
+    next progress report raise `Cancelled`, so that it stops between tiles and leaves nothing.
+    ``progressed`` and ``finished`` are emitted in the window's thread.
+    """
+
+    progressed = Signal(float, str)
+    finished = Signal(object)
+
+    def __init__(self, title: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+        self.title = title
+        self._call = (function, args, kwargs)
+        self._worker: FunctionWorker | None = None
+        self._activity: Any = None
+        self._over = False
+        self.progressed.connect(self._show)
+
+    def start(self) -> None:
+        """Start the thread and the entry in napari's activity area."""
+        self._activity = activity(total=1000, desc=self.title)
+        worker = create_worker(self._run, _start_thread=False)
+        worker.returned.connect(self._end)
+        self._worker = worker
+        worker.start()
+
+    def cancel(self) -> None:
+        """Ask the function to stop at its next report."""
+        if self._worker is not None:
+            self._worker.quit()
+
+    @property
+    def running(self) -> bool:
+        """Whether the function has not ended yet."""
+        return self._worker is not None and not self._over
+
+    def _run(self) -> Outcome:
+        from napari_dmri.device import spare_core
+
+        function, args, kwargs = self._call
+        tell = throttled(lambda fraction, text: self.progressed.emit(float(fraction), text))
+
+        def report(fraction: float, text: str) -> None:
+            if self._worker is not None and self._worker.abort_requested:
+                raise Cancelled
+            tell(fraction, text)
+
+        seen: list[str] = []
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", DmriWarning)
+            try:
+                report(0.0, "starting")
+                with spare_core():
+                    outcome = Outcome(result=function(*args, progress=report, **kwargs))
+            except Cancelled:
+                outcome = Outcome(cancelled=True)
+            except InputError as error:
+                outcome = Outcome(error=str(error))
+            except Exception as error:
+                log.exception("%s failed", self.title)
+                outcome = Outcome(error=f"{self.title} failed: {type(error).__name__}: {error}")
+        seen.extend(str(w.message) for w in caught if issubclass(w.category, DmriWarning))
+        return Outcome(outcome.result, outcome.error, outcome.cancelled, tuple(dict.fromkeys(seen)))
+
+    def _show(self, fraction: float, text: str) -> None:
+        if self._activity is None:
+            return
+        self._activity.n = round(1000 * fraction)
+        self._activity.set_description(f"{self.title}: {text}")
+        self._activity.refresh()
+
+    def _end(self, outcome: Outcome) -> None:
+        self._over = True
+        if self._activity is not None:
+            self._activity.close()
+            self._activity = None
+        self.finished.emit(outcome)

@@ -1,0 +1,208 @@
+"""Turn core objects into napari layers and back.
+
+napari shows arrays as (volume, z, y, x) = (v, S, A, R): the closest-canonical array with its axes
+reversed, which is a free view. Scale and translation are in millimetres and never carry a
+rotation (an axis permutation breaks the viewer); the true affine stays in the metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from napari_dmri.images import ScalarImage, ShImage, TensorImage
+from napari_dmri.scan import Scan
+
+__all__ = [
+    "KEY",
+    "ReversedAxes",
+    "kind_of",
+    "labels_layer",
+    "map_layer",
+    "object_of",
+    "rgb_layer",
+    "scan_layer",
+    "scan_of",
+    "sh_layer",
+    "spatial",
+    "to_napari",
+]
+
+KEY = "napari_dmri"
+"""Where our facts live in ``layer.metadata``: ``kind``, ``object``, ``affine``, ``provenance``."""
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+SIGNED = {"difference", "percent difference", "residual"}
+
+
+class ReversedAxes:
+    """Show a lazily read array with its axes reversed, reading only what is sliced."""
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+        self.shape = tuple(reversed(source.shape))
+        self.ndim = len(self.shape)
+        self.dtype = np.dtype(source.dtype)
+        self.size = int(np.prod(self.shape))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        key = key if isinstance(key, tuple) else (key,)
+        if Ellipsis in [k if k is Ellipsis else None for k in key]:
+            at = [k is Ellipsis for k in key].index(True)
+            missing = self.ndim - (len(key) - 1)
+            key = (*key[:at], *[slice(None)] * missing, *key[at + 1 :])
+        key = (*key, *[slice(None)] * (self.ndim - len(key)))
+        return np.asarray(self.source[tuple(reversed(key))]).T
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = self[(slice(None),) * self.ndim]
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+
+def to_napari(array: Any) -> Any:
+    """Reverse the axes of (X, Y, Z, ...) without copying."""
+    return array.T if isinstance(array, np.ndarray) else ReversedAxes(array)
+
+
+def spatial(
+    affine: np.ndarray, shape: tuple[int, ...], leading: str | None = None
+) -> dict[str, Any]:
+    """Return napari's scale, translate, units and axis labels for a (X, Y, Z, ...) array.
+
+    The centre of the volume sits at its true place in scanner millimetres; an oblique volume is
+    shown unrotated about it.
+    """
+    size = np.linalg.norm(affine[:3, :3], axis=0)
+    centre = (np.array(shape[:3]) - 1) / 2
+    translate = (affine @ np.append(centre, 1))[:3] - size * centre
+    scale, offset = list(size[::-1]), list(translate[::-1])
+    units, labels = ["mm"] * 3, ["z", "y", "x"]
+    if leading is not None:
+        scale, offset = [1.0, *scale], [0.0, *offset]
+        units, labels = ["dimensionless", *units], [leading, *labels]
+    return {"scale": scale, "translate": offset, "units": units, "axis_labels": labels}
+
+
+def _metadata(kind: str, thing: Any, affine: np.ndarray, provenance: Mapping[str, Any]) -> dict:
+    return {KEY: {"kind": kind, "object": thing, "affine": affine, "provenance": dict(provenance)}}
+
+
+def _limits(array: Any, low: float = 0.5, high: float = 99.5) -> tuple[float, float]:
+    values = np.asarray(array, dtype=np.float32).ravel()
+    values = values[:: max(1, values.size // 200_000)]
+    values = values[np.isfinite(values) & (values != 0)]
+    if not values.size:
+        return 0.0, 1.0
+    a, b = (float(v) for v in np.percentile(values, [low, high]))
+    return (a, b) if b > a else (a, a + 1.0)
+
+
+def scan_layer(scan: Scan, **changes: Any) -> LayerData:
+    """Describe a scan as a 4D image layer, volumes first."""
+    b0 = np.flatnonzero(scan.gradients.b0_mask)
+    first = int(b0[0]) if b0.size else 0
+    _, high = _limits(scan.data[..., first])
+    kwargs = {
+        "name": scan.name,
+        "contrast_limits": (0.0, max(high, 1e-6)),
+        "colormap": "gray",
+        "metadata": _metadata("scan", scan, scan.affine, scan.metadata.get("provenance", {})),
+        **spatial(scan.affine, scan.shape, "volume"),
+        **changes,
+    }
+    return to_napari(scan.data), kwargs, "image"
+
+
+def map_layer(image: ScalarImage, **changes: Any) -> LayerData:
+    """Describe a map as an image layer; signed maps get a diverging, symmetric scale."""
+    data = np.asarray(image.data)
+    low, high = _limits(data)
+    if low < 0 < high:
+        top = max(-low, high)
+        look: dict[str, Any] = {"colormap": "PiYG", "contrast_limits": (-top, top)}
+    else:
+        look = {"colormap": "gray", "contrast_limits": (min(0.0, low), max(high, 1e-12))}
+    leading = "component" if data.ndim == 4 else None
+    kwargs = {
+        "name": image.name,
+        "metadata": _metadata("map", image, image.affine, image.provenance),
+        **look,
+        **spatial(image.affine, data.shape, leading),
+        **changes,
+    }
+    return to_napari(data), kwargs, "image"
+
+
+def rgb_layer(data: np.ndarray, affine: np.ndarray, name: str, **changes: Any) -> LayerData:
+    """Describe a colour image (X, Y, Z, 3) in [0, 1], e.g. colour FA."""
+    kwargs = {
+        "name": name,
+        "rgb": True,
+        "metadata": _metadata("colour", data, affine, changes.pop("provenance", {})),
+        **spatial(affine, data.shape),
+        **changes,
+    }
+    return np.ascontiguousarray(data.transpose(2, 1, 0, 3)), kwargs, "image"
+
+
+def labels_layer(image: ScalarImage, kind: str = "labels", **changes: Any) -> LayerData:
+    """Describe integer labels or a mask (kind ``"mask"``) as a Labels layer."""
+    data = np.asarray(image.data)
+    data = data.astype(np.uint8) if data.dtype == bool else data
+    kwargs = {
+        "name": image.name,
+        "opacity": 0.4,
+        "metadata": _metadata(kind, image, image.affine, image.provenance),
+        **spatial(image.affine, data.shape),
+        **changes,
+    }
+    return to_napari(data), kwargs, "labels"
+
+
+def sh_layer(image: ShImage, **changes: Any) -> LayerData:
+    """Describe SH coefficients as a 4D image layer, one coefficient a step."""
+    _, high = _limits(image.coefficients[..., 0])
+    kwargs = {
+        "name": image.name,
+        "colormap": "gray",
+        "contrast_limits": (0.0, max(high, 1e-12)),
+        "metadata": _metadata("sh", image, image.affine, image.provenance),
+        **spatial(image.affine, image.shape, "coefficient"),
+        **changes,
+    }
+    return to_napari(image.coefficients), kwargs, "image"
+
+
+def kind_of(layer: Any) -> str | None:
+    """Return what a layer holds (``"scan"``, ``"map"``, ``"mask"``, ...); None if not ours."""
+    facts = layer.metadata.get(KEY) if hasattr(layer, "metadata") else None
+    return facts.get("kind") if isinstance(facts, Mapping) else None
+
+
+def object_of(layer: Any) -> Any:
+    """Return the core object behind a layer, or None."""
+    facts = layer.metadata.get(KEY) if layer is not None else None
+    return facts.get("object") if isinstance(facts, Mapping) else None
+
+
+def scan_of(layer: Any) -> Scan | None:
+    """Return the scan behind a layer, or None."""
+    thing = object_of(layer)
+    return thing if isinstance(thing, Scan) else None
+
+
+def is_kind(*kinds: str) -> Callable[[Any], bool]:
+    """Return a filter for layer pickers."""
+    return lambda layer: kind_of(layer) in kinds
+
+
+def tensor_of(layer: Any) -> TensorImage | None:
+    """Return the tensor image behind a layer, or None."""
+    thing = object_of(layer)
+    return thing if isinstance(thing, TensorImage) else None

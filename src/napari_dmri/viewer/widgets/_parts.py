@@ -1,0 +1,329 @@
+"""The five parts that every dock is made of, from top to bottom."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFormLayout,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible, QElidingLabel
+
+from napari_dmri.device import free_memory
+from napari_dmri.viewer.jobs import Job, Outcome
+
+__all__ = ["LEVEL_COLOURS", "Dock", "LayerPicker", "RunBar", "StatusLine", "device_line"]
+
+LEVEL_COLOURS = {"ok": "#3fb950", "note": "#58a6ff", "warning": "#d29922", "error": "#f85149"}
+"""Green, blue, amber, red: legible on napari's dark and light themes, never without words."""
+
+
+class LayerPicker(QComboBox):
+    """Offer the layers that fit, and keep up with the layer list.
+
+    Emits ``layer_changed`` with the layer (or None) whenever the choice changes.
+    """
+
+    layer_changed = Signal(object)
+
+    def __init__(
+        self,
+        viewer: Any,
+        accepts: Callable[[Any], bool],
+        empty: str = "nothing open",
+        optional: str | None = None,
+    ) -> None:
+        super().__init__()
+        self._viewer, self._accepts, self._empty, self._optional = viewer, accepts, empty, optional
+        self._last: Any = None
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.setMinimumContentsLength(8)
+        events = viewer.layers.events
+        for event in (events.inserted, events.removed, events.reordered):
+            event.connect(self.refresh)
+        self.destroyed.connect(lambda *_: None)
+        self.currentIndexChanged.connect(self._announce)
+        self.refresh()
+
+    def disconnect_layers(self) -> None:
+        """Stop listening to the layer list."""
+        events = self._viewer.layers.events
+        for event in (events.inserted, events.removed, events.reordered):
+            event.disconnect(self.refresh)
+
+    @property
+    def layer(self) -> Any:
+        """The layer chosen, or None."""
+        return self.currentData()
+
+    def choose(self, layer: Any) -> None:
+        """Choose a layer that is on offer."""
+        for index in range(self.count()):
+            if self.itemData(index) is layer:
+                self.setCurrentIndex(index)
+                return
+
+    def refresh(self, event: Any = None) -> None:
+        """Read the layer list again, newest first, keeping the choice where it is still there."""
+        current = self.currentData()
+        fitting = [layer for layer in reversed(self._viewer.layers) if self._accepts(layer)]
+        self.blockSignals(True)
+        self.clear()
+        if self._optional is not None:
+            self.addItem(self._optional, None)
+        for layer in fitting:
+            self.addItem(layer.name, layer)
+            layer.events.name.disconnect(self._rename)
+            layer.events.name.connect(self._rename)
+        if not fitting and self._optional is None:
+            self.addItem(self._empty, None)
+        index = next((i for i in range(self.count()) if self.itemData(i) is current), 0)
+        self.setCurrentIndex(index)
+        self.blockSignals(False)
+        self._announce()
+
+    def _rename(self, event: Any = None) -> None:
+        for index in range(self.count()):
+            layer = self.itemData(index)
+            if layer is not None:
+                self.setItemText(index, layer.name)
+
+    def _announce(self, *_: Any) -> None:
+        self.setToolTip(self.currentText())
+        if self.currentData() is not self._last:
+            self._last = self.currentData()
+            self.layer_changed.emit(self._last)
+
+
+class StatusLine(QLabel):
+    """A quiet line that says what was understood, with a coloured dot for its level."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setWordWrap(True)
+        self.setTextFormat(Qt.TextFormat.RichText)
+        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.level = ""
+
+    def say(self, text: str, level: str = "") -> None:
+        """Show a sentence; level is one of ok, note, warning, error or nothing."""
+        self.level, self.sentence = level, text
+        safe = text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", "<br>")
+        dot = f'<span style="color:{LEVEL_COLOURS[level]}">●</span> ' if level else ""
+        self.setText(dot + safe)
+        self.setVisible(bool(text))
+
+
+class RunBar(QWidget):
+    """Run that turns into Cancel, a progress bar, and one sentence at the end.
+
+    ``finished`` carries the job's outcome after the bar has shown it.
+    """
+
+    finished = Signal(object)
+
+    def __init__(self, text: str = "Run") -> None:
+        super().__init__()
+        self._text = text
+        self._job: Job | None = None
+        self._start: Callable[[], Job | None] = lambda: None
+        self.button = QPushButton(text)
+        self.button.setDefault(True)
+        self.bar = QProgressBar()
+        self.bar.setRange(0, 1000)
+        self.bar.setTextVisible(False)
+        self.step = QElidingLabel()
+        self.message = StatusLine()
+        row = QHBoxLayout()
+        row.addWidget(self.button)
+        row.addWidget(self.bar, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(row)
+        layout.addWidget(self.step)
+        layout.addWidget(self.message)
+        self.step.hide()
+        self.message.hide()
+        self.button.clicked.connect(self._clicked)
+
+    def connect_start(self, start: Callable[[], Job | None]) -> None:
+        """Set what Run does: make a job, or return None after saying why not."""
+        self._start = start
+
+    @property
+    def job(self) -> Job | None:
+        """The job at work, or the last one."""
+        return self._job
+
+    @property
+    def running(self) -> bool:
+        """Whether a job is at work."""
+        return self._job is not None and self._job.running
+
+    def enable(self, possible: bool, reason: str = "") -> None:
+        """Allow Run, or say why it is not allowed."""
+        if not self.running:
+            self.button.setEnabled(possible)
+            self.button.setToolTip(reason)
+
+    def _clicked(self) -> None:
+        if self.running:
+            assert self._job is not None
+            self._job.cancel()
+            self.button.setText("Cancelling…")
+            self.button.setEnabled(False)
+            return
+        self.message.say("")
+        job = self._start()
+        if job is not None:
+            self.run(job)
+
+    def run(self, job: Job) -> None:
+        """Start a job and follow it."""
+        self._job = job
+        self.bar.setValue(0)
+        self.button.setText("Cancel")
+        self.step.show()
+        job.progressed.connect(self._progressed)
+        job.finished.connect(self._finished)
+        job.start()
+
+    def _progressed(self, fraction: float, text: str) -> None:
+        self.bar.setValue(round(1000 * fraction))
+        self.step.setText(f"{100 * fraction:.0f} %  {text}")
+
+    def _finished(self, outcome: Outcome) -> None:
+        self.button.setText(self._text)
+        self.button.setEnabled(True)
+        self.step.hide()
+        if outcome.cancelled:
+            self.bar.setValue(0)
+            self.message.say("Cancelled; nothing was changed.", "note")
+        elif outcome.error is not None:
+            self.bar.setValue(0)
+            self.message.say(outcome.error, "error")
+        else:
+            self.bar.setValue(1000)
+            if outcome.warnings:
+                self.message.say("\n".join(outcome.warnings), "warning")
+        self.finished.emit(outcome)
+
+
+class Dock(QScrollArea):
+    """A dock: input, method, settings, result, device and Run, from top to bottom.
+
+    Subclasses fill ``form`` (rows), ``settings`` (collapsed rows) and ``extra`` (below Run).
+    """
+
+    title = "Diffusion MRI"
+
+    def __init__(self, viewer: Any, run_text: str = "Run") -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setMinimumWidth(320)
+        body = QWidget()
+        self.body = QVBoxLayout(body)
+        self.body.setContentsMargins(8, 8, 8, 8)
+        self.form = _form()
+        self.body.addLayout(self.form)
+        self.collapsible = QCollapsible("Settings")
+        inner = QWidget()
+        self.settings = _form()
+        inner.setLayout(self.settings)
+        self.collapsible.addWidget(inner)
+        self.body.addWidget(self.collapsible)
+        self.after = _form()
+        self.body.addLayout(self.after)
+        self.device = StatusLine()
+        self.body.addWidget(self.device)
+        self.run_bar = RunBar(run_text)
+        self.body.addWidget(self.run_bar)
+        self.extra = QVBoxLayout()
+        self.body.addLayout(self.extra)
+        self.body.addStretch(1)
+        self.setWidget(body)
+        self.run_bar.connect_start(self.make_job)
+        self.run_bar.finished.connect(self._done)
+
+    def row(
+        self, label: str, widget: QWidget, tip: str = "", form: QFormLayout | None = None
+    ) -> None:
+        """Add a labelled row with a tooltip, reachable by the label's mnemonic."""
+        name = QLabel(label)
+        name.setBuddy(widget)
+        name.setToolTip(tip)
+        if tip and not widget.toolTip():
+            widget.setToolTip(tip)
+        widget.setAccessibleName(label.replace("&", ""))
+        (form or self.form).addRow(name, widget)
+
+    def line(self, form: QFormLayout | None = None) -> StatusLine:
+        """Add a quiet line across the dock."""
+        status = StatusLine()
+        (form or self.form).addRow(status)
+        return status
+
+    def make_job(self) -> Job | None:
+        """Make the job that Run starts; None where something is missing (and say it)."""
+        return None
+
+    def show_result(self, result: Any) -> None:
+        """Show what a job made."""
+
+    def _done(self, outcome: Outcome) -> None:
+        if outcome.error is None and not outcome.cancelled:
+            self.show_result(outcome.result)
+
+
+def _form() -> QFormLayout:
+    form = QFormLayout()
+    form.setContentsMargins(0, 0, 0, 0)
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
+    return form
+
+
+def name_edit(text: str = "") -> QLineEdit:
+    """Return a field for the name of what will be made."""
+    edit = QLineEdit(text)
+    edit.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+    return edit
+
+
+def device_line(needed: float = 0.0, seconds: float = 0.0) -> str:
+    """Say where a job will run, what it needs and about how long, without loading torch.
+
+    Parameters
+    ----------
+    needed
+        Memory in bytes.
+    seconds
+        Expected time; 0 leaves it out.
+    """
+    gpu = Path("/dev/nvidia0").exists()
+    threads = max(1, (os.cpu_count() or 2) - 1)
+    words = ["NVIDIA GPU" if gpu else f"CPU, {threads} thread{'s' if threads > 1 else ''}"]
+    if needed:
+        words.append(f"needs {needed / 2**30:.1f} of {free_memory() / 2**30:.0f} GB")
+    if seconds:
+        words.append(f"about {seconds:.0f} s" if seconds >= 1 else "about 1 s")
+    return " | ".join(words)
