@@ -1,0 +1,278 @@
+"""The Harmonize dock: a scan and a trained model in, the harmonized scan out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QHBoxLayout,
+    QMessageBox,
+    QPushButton,
+    QSizePolicy,
+    QWidget,
+)
+
+from napari_dmri.errors import InputError
+from napari_dmri.images import ScalarImage
+from napari_dmri.scan import Scan, same_grid
+from napari_dmri.viewer.jobs import Job
+from napari_dmri.viewer.layers import (
+    is_kind,
+    labels_layer,
+    map_layer,
+    object_of,
+    scan_layer,
+    scan_of,
+)
+from napari_dmri.viewer.widgets._parts import Dock, LayerPicker, device_line, name_edit
+from napari_dmri.viewer.widgets.train_rish import TrainSection
+
+__all__ = ["HarmonizeDock"]
+
+WORST = ("error", "warning", "note", "ok")
+
+
+class HarmonizeDock(Dock):
+    """Harmonize a scan with a trained model, or train one.
+
+    Parameters
+    ----------
+    viewer
+        The napari viewer.
+    """
+
+    title = "Harmonize"
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__(napari_viewer)
+        from napari_dmri.harmonize import METHODS
+
+        self.model: Any = None
+        self.scan_picker = LayerPicker(self.viewer, is_kind("scan"), "open a scan first")
+        self.row("S&can", self.scan_picker, "The scan to bring to the target scanner.")
+        self.scan_line = self.line()
+        self.mask_picker = LayerPicker(self.viewer, is_kind("mask"), optional="from the scan")
+        self.make_mask = QPushButton("make")
+        self.make_mask.setToolTip("Compute a brain mask from this scan.")
+        self.make_mask.clicked.connect(self._make_mask)
+        self.row("Mas&k", _beside(self.mask_picker, self.make_mask), "Voxels that are harmonized.")
+        self.method = QComboBox()
+        for name, method in METHODS.items():
+            self.method.addItem(method.label, name)
+            self.method.setItemData(self.method.count() - 1, method.summary, 3)
+        self.row("M&ethod", self.method, "How the two scanners are made comparable.")
+        self.model_choice = QComboBox()
+        self.model_choice.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.model_choice.addItem("open or train one", None)
+        self.open_model = QPushButton("open…")
+        self.open_model.setToolTip("Choose a trained model file (.safetensors).")
+        self.open_model.clicked.connect(self._ask_model)
+        self.about = QPushButton("i")
+        self.about.setToolTip("Show the model's card.")
+        self.about.setMaximumWidth(28)
+        self.about.clicked.connect(self._show_card)
+        models = _beside(self.model_choice, self.open_model, self.about)
+        self.row("M&odel", models, "What was learned from scans of both sites.")
+        self.model_line = self.line()
+        self.train = TrainSection(self.viewer)
+        self.train.trained.connect(self.load_model)
+        self.body.insertWidget(1, self.train)
+        self.show_maps = QCheckBox("show the scale maps")
+        self.show_maps.setChecked(True)
+        self.show_maps.setToolTip("Add the factor that each SH order is multiplied by.")
+        self.settings.addRow(self.show_maps)
+        self.show_alignment = QCheckBox("show the alignment")
+        self.show_alignment.setChecked(True)
+        self.show_alignment.setToolTip("Add the model's template, warped to this scan.")
+        self.settings.addRow(self.show_alignment)
+        self.result_name = name_edit()
+        self.row("&Result", self.result_name, "Name of the new layer.", self.after)
+        self.compare_when_done = QCheckBox("compare when done")
+        self.compare_when_done.setChecked(True)
+        self.compare_when_done.setToolTip("Lay out source, harmonized and difference side by side.")
+        self.after.addRow(self.compare_when_done)
+        self.scan_picker.layer_changed.connect(self._scan_changed)
+        self.model_choice.currentIndexChanged.connect(self._model_changed)
+        self._scan_changed(self.scan_picker.layer)
+
+    @property
+    def scan(self) -> Scan | None:
+        """The scan chosen, with the mask chosen."""
+        scan = scan_of(self.scan_picker.layer)
+        mask = object_of(self.mask_picker.layer)
+        if scan is None or mask is None or not same_grid(mask, scan):
+            return scan
+        return scan.with_mask(np.asarray(mask.data) > 0)
+
+    def load_model(self, path: str | Path) -> bool:
+        """Offer a model file and choose it; say why where it cannot be read."""
+        from napari_dmri import harmonize
+
+        try:
+            model = harmonize.load(path)
+        except (InputError, OSError) as error:
+            self.model_line.say(str(error), "error")
+            return False
+        for index in range(self.model_choice.count()):
+            if self.model_choice.itemData(index) is None:
+                self.model_choice.removeItem(index)
+                break
+        card = model.card
+        label = f"{card.get('source_site', '?')} → {card.get('target_site', '?')}"
+        self.model_choice.addItem(f"{label} ({Path(path).name})", model)
+        self.model_choice.setItemData(self.model_choice.count() - 1, str(path), 3)
+        self.model_choice.setCurrentIndex(self.model_choice.count() - 1)
+        self._model_changed()
+        return True
+
+    def _ask_model(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(
+            self, "Open a trained model", "", "Models (*.safetensors)"
+        )
+        if path:
+            self.load_model(path)
+
+    def _scan_changed(self, layer: Any) -> None:
+        scan = scan_of(layer)
+        if scan is None:
+            self.scan_line.say("Open a scan first: File > Open, or drop it on the window.", "note")
+        else:
+            size = " x ".join(f"{s:.3g}" for s in scan.voxel_size)
+            mark = " | simulated" if scan.simulated else ""
+            self.scan_line.say(f"{scan.gradients.summary()} | {size} mm{mark}")
+        self._judge()
+
+    def _model_changed(self, *_: Any) -> None:
+        self.model = self.model_choice.currentData()
+        self._judge()
+
+    def _judge(self) -> None:
+        """Say whether the model fits the scan, and allow Run only when it does."""
+        scan = scan_of(self.scan_picker.layer)
+        self.about.setEnabled(self.model is not None)
+        if self.model is None:
+            self.model_line.say("Open a model file, or train one below.", "note")
+            self.run_bar.enable(False, "A trained model is needed.")
+            return
+        if scan is None:
+            self.run_bar.enable(False, "A scan is needed.")
+            return
+        checks = self.model.check(scan)
+        level = next((w for w in WORST if any(c.level == w for c in checks)), "ok")
+        said = [c.sentence for c in checks if c.level != "ok"]
+        kind = "simulated, demo only; " if self.model.card.get("simulated") else ""
+        self.model_line.say(
+            kind + ("\n".join(said) if said else "fits this scan: shell, order, voxel size ok"),
+            level,
+        )
+        self.run_bar.enable(level != "error", self.model_line.sentence)
+        target = self.model.card.get("target_site", "target")
+        label = self.method.currentText()
+        self.result_name.setText(f"{scan.name} | {target} ({label})")
+        voxels = int(np.prod(scan.grid))
+        needed = 8.0 * voxels * (scan.shape[3] + 60)
+        self.device.say(device_line(needed, 2 + voxels / 15_000))
+
+    def _show_card(self) -> None:
+        if self.model is not None:
+            box = QMessageBox(self)
+            box.setWindowTitle("Model card")
+            box.setText(card_text(self.model.card))
+            box.exec()
+
+    def _make_mask(self) -> None:
+        scan = scan_of(self.scan_picker.layer)
+        if scan is None or self.run_bar.running:
+            return
+        self.run_bar.run(Job("Brain mask", mask_of, scan))
+
+    def make_job(self) -> Job | None:
+        """Harmonize the scan that is chosen."""
+        scan = self.scan
+        if scan is None or self.model is None:
+            return None
+        return Job("Harmonize", apply_model, self.model, scan, self.result_name.text().strip())
+
+    def show_result(self, result: Any) -> None:
+        """Add the harmonized scan, its scale maps and the alignment as new layers."""
+        if isinstance(result, ScalarImage):
+            data, kwargs, _ = labels_layer(result, "mask")
+            self.mask_picker.choose(self.viewer.add_labels(data, **kwargs))
+            return
+        source = self.scan_picker.layer
+        for name, image in result.maps.items():
+            wanted = self.show_maps if name.startswith("scale") else self.show_alignment
+            if wanted.isChecked():
+                data, kwargs, _ = map_layer(image, visible=False, **_look(name))
+                self.viewer.add_image(data, **kwargs)
+        data, kwargs, _ = scan_layer(result.scan)
+        kwargs["contrast_limits"] = tuple(source.contrast_limits)
+        layer = self.viewer.add_image(data, **kwargs)
+        self.scan_picker.choose(source)
+        if result.notes:
+            self.run_bar.message.say("\n".join(result.notes), "note")
+        if self.compare_when_done.isChecked():
+            compare_dock(self.viewer).compare_now(source, layer)
+
+
+def apply_model(model: Any, scan: Scan, name: str, progress: Any = None) -> Any:
+    """Apply a model and name its result; a mask is made where the scan has none."""
+    from dataclasses import replace
+
+    from napari_dmri.progress import part
+    from napari_dmri.signal.mask import brain_mask
+
+    if scan.mask is None:
+        scan = scan.with_mask(brain_mask(scan, progress=part(progress, 0, 0.1, "mask: ")))
+    done = model.apply_detailed(scan, progress=part(progress, 0.1, 1))
+    return replace(done, scan=replace(done.scan, name=name or done.scan.name))
+
+
+def mask_of(scan: Scan, progress: Any = None) -> ScalarImage:
+    """Compute a brain mask as an image."""
+    from napari_dmri.signal.mask import brain_mask
+
+    return ScalarImage(brain_mask(scan, progress=progress), scan.affine, f"{scan.name} | mask")
+
+
+def compare_dock(viewer: Any) -> Any:
+    """Return the Compare dock, opening it where it is not open."""
+    _, widget = viewer.window.add_plugin_dock_widget("napari-dmri", "Compare")
+    return widget
+
+
+def card_text(card: dict[str, Any]) -> str:
+    """Write a model's card for reading, one fact a line."""
+    lines = []
+    for key, value in card.items():
+        if isinstance(value, (list, tuple)):
+            text = ", ".join(map(str, value[:12])) + (" …" if len(value) > 12 else "")
+        elif isinstance(value, dict):
+            text = ", ".join(f"{k} {v}" for k, v in value.items())
+        else:
+            text = str(value)
+        lines.append(f"{key.replace('_', ' ')}: {text}")
+    return "\n".join(lines)
+
+
+def _look(name: str) -> dict[str, Any]:
+    """Scale maps are ratios: a diverging map with 1 in the middle."""
+    if name.startswith("scale"):
+        return {"colormap": "PiYG", "contrast_limits": (0.5, 1.5)}
+    return {}
+
+
+def _beside(first: QWidget, *rest: QWidget) -> QWidget:
+    box = QWidget()
+    row = QHBoxLayout(box)
+    row.setContentsMargins(0, 0, 0, 0)
+    row.addWidget(first, 1)
+    for widget in rest:
+        row.addWidget(widget)
+    box.setFocusProxy(first)
+    return box
