@@ -1,0 +1,57 @@
+"""Read and write scans, maps, SH images, masks and streamlines; one file a format.
+
+Frames and units are converted here, both ways, so that nothing above knows about any but the
+scanner's RAS frame, s/mm² and millimetres. Names are looked up on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_dmri.io.detect import classify, what_is_missing
+    from napari_dmri.io.maps import read_labels, read_map, read_mask, write_map
+    from napari_dmri.io.scans import read_scan, write_scan
+    from napari_dmri.io.sh_images import read_sh, write_sh
+    from napari_dmri.io.streamlines import read_streamlines
+
+_HOMES = {
+    "classify": "detect",
+    "read_labels": "maps",
+    "read_map": "maps",
+    "read_mask": "maps",
+    "read_scan": "scans",
+    "read_sh": "sh_images",
+    "read_streamlines": "streamlines",
+    "what_is_missing": "detect",
+    "write_map": "maps",
+    "write_scan": "scans",
+    "write_sh": "sh_images",
+}
+
+__all__ = [
+    "classify",
+    "read_labels",
+    "read_map",
+    "read_mask",
+    "read_scan",
+    "read_sh",
+    "read_streamlines",
+    "what_is_missing",
+    "write_map",
+    "write_scan",
+    "write_sh",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'napari_dmri.io' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"napari_dmri.io.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
