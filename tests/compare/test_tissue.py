@@ -1,0 +1,53 @@
+"""Labels of tissue: known slabs, noise, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_dmri.compare.tissue import TISSUES, fa_threshold, tissue_labels
+from napari_dmri.errors import InputError
+from napari_dmri.signal.tensor import fit_tensor
+
+
+def test_known_slabs_are_labelled(scan):
+    labels = tissue_labels(scan)
+    assert labels.dtype == np.int16
+    np.testing.assert_array_equal(labels, scan.metadata["truth"])
+    assert list(TISSUES) == [1, 2, 3]
+
+
+def test_noise_at_snr_15_moves_few_voxels(make_scan):
+    noisy = make_scan(3, noise=50.0)
+    truth = noisy.metadata["truth"]
+    labels = tissue_labels(noisy)
+    assert (labels == truth)[truth > 0].mean() > 0.95
+
+
+def test_a_tensor_gives_the_same_labels_as_its_scan(scan):
+    tensor = fit_tensor(scan, mask=scan.mask)
+    np.testing.assert_array_equal(tissue_labels(tensor), tissue_labels(scan))
+
+
+def test_dark_voxels_stay_unlabelled(scan):
+    b0 = scan.mean_b0()
+    b0[1:4] = 1
+    assert not tissue_labels(scan, b0=b0)[1:4].any()
+
+
+def test_one_tissue_alone_is_not_cut_in_two():
+    rng = np.random.default_rng(0)
+    assert fa_threshold(rng.uniform(0.05, 0.15, 1000)) == 0.2
+    assert fa_threshold(rng.uniform(0.5, 0.9, 1000)) == 0.35
+    both = np.r_[rng.normal(0.12, 0.02, 1000), rng.normal(0.45, 0.05, 1000)]
+    assert 0.2 <= fa_threshold(both) < 0.35
+
+
+def test_bad_masks_are_refused(scan):
+    with pytest.raises(InputError, match="mask has shape"):
+        tissue_labels(scan, mask=np.ones((2, 2, 2), bool))
+    with pytest.raises(InputError, match="mask holds"):
+        tissue_labels(scan, mask=np.zeros(scan.grid, bool))
+    tensor = fit_tensor(scan, mask=scan.mask)
+    with pytest.raises(InputError, match="No voxel to label: the mask holds 0"):
+        tissue_labels(tensor, mask=np.zeros(scan.grid, bool))
