@@ -7,16 +7,19 @@ block follows the data's layout, and so does the array that a result is put into
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_dmri.device import free_memory
 from napari_dmri.errors import InputError
-from napari_dmri.scan import Scan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_dmri.scan import Scan
 
 __all__ = ["Block", "blocks", "empty_like_scan", "fitting_mask", "voxel_major"]
 
@@ -58,24 +61,19 @@ class Block:
         if out.ndim == 3:
             out, values = out[..., None], values[:, None]
         if self.by_voxel:
-            part = out[self.planes]
-            flat = part.reshape(-1, out.shape[3])
-            if len(self.inside) == len(flat):
-                flat[:] = values
-            else:
-                flat[self.inside] = values
-            if not np.may_share_memory(flat, out):
-                part[:] = flat.reshape(part.shape)
+            self._fill(out[self.planes], values)
             return
         for k in range(out.shape[3]):
-            part = out[:, :, self.planes, k].T
-            flat = part.reshape(-1)
-            if len(self.inside) == len(flat):
-                flat[:] = values[:, k]
-            else:
-                flat[self.inside] = values[:, k]
-            if not np.may_share_memory(flat, out):
-                part[:] = flat.reshape(part.shape)
+            self._fill(out[:, :, self.planes, k].T, values[:, k])
+
+    def _fill(self, part: Array, values: Array) -> None:
+        flat = part.reshape(-1, *values.shape[1:])
+        if len(self.inside) == len(flat):
+            flat[:] = values
+        else:
+            flat[self.inside] = values
+        if not np.may_share_memory(flat, part):
+            part[:] = flat.reshape(part.shape)
 
 
 def voxel_major(data: Any) -> bool:
@@ -83,7 +81,7 @@ def voxel_major(data: Any) -> bool:
     strides = getattr(data, "strides", None)
     if strides is None or data.shape[3] == 1:
         return False
-    return abs(strides[3]) <= min(abs(s) for s in strides[:3])
+    return bool(abs(strides[3]) <= min(abs(s) for s in strides[:3]))
 
 
 def empty_like_scan(scan: Scan, count: int, dtype: Any = np.float32) -> Array:

@@ -256,7 +256,8 @@ def _thin(voting: NDArray[np.bool_]) -> NDArray[np.bool_]:
         return voting
     block = 4 * REACH
     chosen = (np.arange(voting.shape[2]) // block) % keep == 0
-    return voting & chosen
+    kept: NDArray[np.bool_] = voting & chosen
+    return kept
 
 
 def _offsets() -> list[tuple[int, int, int]]:

@@ -62,7 +62,8 @@ def gfa(image_or_coefficients: ShImage | Array) -> NDArray[np.float32]:
     energy = rish(image_or_coefficients)
     total = energy.sum(-1)
     share = energy[..., 1:].sum(-1) / np.where(total > 0, total, 1)
-    return np.sqrt(np.clip(share, 0, 1)).astype(np.float32)
+    anisotropy: NDArray[np.float32] = np.sqrt(np.clip(share, 0, 1), dtype=np.float32)
+    return anisotropy
 
 
 def _coefficients(image_or_coefficients: ShImage | Array) -> NDArray[np.float32]:

@@ -159,17 +159,29 @@ def fit_sh_array(signal: Array, matrix: Array, device: str = "cpu") -> NDArray[n
     import torch
 
     chosen = choose_device(device)
-    flat = np.asarray(signal, dtype=np.float32).reshape(-1, signal.shape[-1])
+    signal = np.asarray(signal, dtype=np.float32)
+    lead, count = signal.shape[:-1], len(matrix)
+    by_volume = signal.flags.f_contiguous and not signal.flags.c_contiguous
+    flat = (
+        signal.T.reshape(signal.shape[-1], -1).T
+        if by_volume
+        else signal.reshape(-1, signal.shape[-1])
+    )
     factor = _tensor(np.asarray(matrix, dtype=np.float32)).to(chosen.torch())
-    out = np.empty((len(flat), len(matrix)), np.float32)
-    if chosen.name == "cpu":
-        torch.mm(_tensor(flat), factor.T, out=torch.from_numpy(out))
-    else:
-        step = max(1, 2**28 // (4 * (flat.shape[1] + out.shape[1])))
-        for start in range(0, len(flat), step):
-            piece = _tensor(flat[start : start + step]).to(chosen.torch())
-            out[start : start + step] = (piece @ factor.T).cpu().numpy()
-    return out.reshape(*signal.shape[:-1], len(matrix))
+    out = (
+        np.empty((count, *lead[::-1]), np.float32).T
+        if by_volume
+        else np.empty((*lead, count), np.float32)
+    )
+    target = out.T.reshape(count, -1).T if by_volume else out.reshape(-1, count)
+    step = CHUNK if chosen.name == "cpu" else max(1, 2**28 // (4 * (flat.shape[1] + count)))
+    for start in range(0, len(flat), step):
+        part = slice(start, start + step)
+        if chosen.name == "cpu":
+            torch.mm(_tensor(flat[part]), factor.T, out=torch.from_numpy(target[part]))
+        else:
+            target[part] = (_tensor(flat[part]).to(factor.device) @ factor.T).cpu().numpy()
+    return out
 
 
 def _tensor(array: Array) -> torch.Tensor:
@@ -322,7 +334,7 @@ class _Fitter:
 
         n, by_volume = len(signal), signal.strides[0] < signal.strides[1]
         shape = (self.factor.shape[1], n) if by_volume else (n, self.factor.shape[1])
-        out = torch.empty(shape, dtype=torch.float32)
+        out = torch.from_numpy(np.empty(shape, np.float32))
         out = out.T if by_volume else out
         good = torch.empty(n, dtype=torch.bool)
         whole = _tensor(signal)
@@ -368,7 +380,7 @@ class _Fitter:
         if lost:
             place = " of the mask" if masked else ""
             warnings.warn(
-                f"{name}: {lost} voxels{place} have a b0 of 0 or less and were left out of the fit.",
+                f"{name}: {lost} voxels{place} have b0 <= 0 and were left out of the fit.",
                 DmriWarning,
                 stacklevel=3,
             )

@@ -26,12 +26,13 @@ from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.images import TensorImage
 from napari_dmri.progress import Progress, silent
 from napari_dmri.provenance import provenance
-from napari_dmri.scan import Scan
 from napari_dmri.signal.blocks import blocks, empty_like_scan, fitting_mask
 from napari_dmri.signal.symmetric import eigen_symmetric
 
 if TYPE_CHECKING:
     import torch
+
+    from napari_dmri.scan import Scan
 
 __all__ = ["TensorSolver", "fit_tensor", "tensor_design"]
 
@@ -119,11 +120,11 @@ def fit_tensor(
     said = f"tensor {method.upper()}, {len(volumes)} volumes"
     report = progress or silent
     report(0.0, said)
-    outputs = [empty_like_scan(scan, k) for k in (6, 3, 3)]
+    tensor, eigenvalues, principal = (empty_like_scan(scan, k) for k in (6, 3, 3))
     fitted = empty_like_scan(scan, 1, bool)[..., 0]
     for block in blocks(scan, volumes, inside, where.name):
         *results, good = solver(block.signal)
-        for out, values in zip(outputs, results, strict=True):
+        for out, values in zip((tensor, eigenvalues, principal), results, strict=True):
             block.put(out, values)
         block.put(fitted, good)
         report(block.done, said)
@@ -141,7 +142,9 @@ def fit_tensor(
             stacklevel=2,
         )
     return TensorImage(
-        *outputs,
+        tensor,
+        eigenvalues,
+        principal,
         scan.affine,
         mask=fitted,
         name=f"{scan.name} tensor {method.upper()}",
