@@ -175,10 +175,13 @@ def panel_figure(
                 "grid: resample first."
             )
     where = position or centre_of(mask, shape)
-    size = (2.9 * len(panels) + 0.2, 2.7 * len(planes) + 0.7)
+    heights = [_height(panels[0].image, plane) for plane in planes]
+    size = (3.1 * len(panels) + 0.2, 2.5 * sum(heights) + 0.8)
     drawing = figure if figure is not None else Figure(figsize=size, layout="constrained")
     drawing.set_facecolor(look.background)
-    axes = drawing.subplots(len(planes), len(panels), squeeze=False)
+    axes = drawing.subplots(
+        len(planes), len(panels), squeeze=False, gridspec_kw={"height_ratios": heights}
+    )
     limits = _panel_limits(panels, mask, share_limits)
     for column, panel in enumerate(panels):
         for row, plane in enumerate(planes):
@@ -200,6 +203,13 @@ def panel_figure(
     if title:
         drawing.suptitle(title, color=look.text)
     return drawing
+
+
+def _height(image: ScalarImage, plane: str) -> float:
+    """Return a slice's height over its width (mm / mm)."""
+    sizes = np.linalg.norm(np.asarray(image.affine)[:3, :3], axis=0) * image.shape[:3]
+    across, up = (s for i, s in enumerate(sizes) if i != _NORMAL[plane])
+    return float(np.clip(up / across, 0.2, 3))
 
 
 def _panel_limits(

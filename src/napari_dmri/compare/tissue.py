@@ -6,7 +6,7 @@ A transparent rule, not a segmentation package: enough to average maps by tissue
 * CSF (3): :math:`MD > 1.5 \cdot 10^{-3}` mm²/s (free water at 37 °C has 3.0, tissue about 0.8);
 * white matter (1): FA above a threshold; grey matter (2): the rest.
 
-The FA threshold is Otsu's on the voxels that are neither dark nor CSF, kept within 0.20 to 0.35:
+The FA threshold is Otsu's on the voxels that are neither dark nor CSF, kept within 0.20 to 0.28:
 noise lifts the FA of grey matter (to about 0.15 at SNR 15) and low resolution lowers that of white
 matter, so no one number fits all scans, and where a crop holds one tissue only Otsu's alone would
 cut it in two. Compare scans by the labels of one of them, never each by its own.
@@ -33,7 +33,7 @@ TISSUES: dict[int, str] = {1: "white matter", 2: "grey matter", 3: "CSF"}
 """Label values and their names."""
 
 CSF_MD = 1.5e-3
-FA_LIMITS = (0.20, 0.35)
+FA_LIMITS = (0.20, 0.28)
 DARK = 0.1
 
 
@@ -104,7 +104,7 @@ def tissue_labels(
 
 
 def fa_threshold(fa: NDArray[Any]) -> float:
-    r"""Find the FA between white and grey matter by Otsu's method, within 0.20 to 0.35.
+    r"""Find the FA between white and grey matter by Otsu's method, within 0.20 to 0.28.
 
     .. math:: t^* = \arg\max_t\; w_0(t)\, w_1(t)\, (\mu_0(t) - \mu_1(t))^2
 
