@@ -1,0 +1,64 @@
+"""Turn a scan of one site into what another site would have measured.
+
+Methods are listed in `METHODS`; each is trained (``fit``), saved, loaded (`load`) and applied.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_dmri.harmonize.base import (
+        CardCheck,
+        Harmonization,
+        Harmonizer,
+        Pair,
+        refuse_training_subject,
+    )
+    from napari_dmri.harmonize.cohort import read_groups, read_pairs
+    from napari_dmri.harmonize.linear_rish import LinearRish
+    from napari_dmri.harmonize.reconstruct import refit
+    from napari_dmri.harmonize.registry import METHODS, Method, load
+
+_HOMES = {
+    "METHODS": "registry",
+    "CardCheck": "base",
+    "Harmonization": "base",
+    "Harmonizer": "base",
+    "LinearRish": "linear_rish",
+    "Method": "registry",
+    "Pair": "base",
+    "load": "registry",
+    "read_groups": "cohort",
+    "read_pairs": "cohort",
+    "refit": "reconstruct",
+    "refuse_training_subject": "base",
+}
+
+__all__ = [
+    "METHODS",
+    "CardCheck",
+    "Harmonization",
+    "Harmonizer",
+    "LinearRish",
+    "Method",
+    "Pair",
+    "load",
+    "read_groups",
+    "read_pairs",
+    "refit",
+    "refuse_training_subject",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'napari_dmri.harmonize' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"napari_dmri.harmonize.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

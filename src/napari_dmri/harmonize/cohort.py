@@ -1,0 +1,223 @@
+"""Lists of training scans: a TSV of travelling pairs, or of two groups.
+
+``pairs.tsv`` has the columns subject, source, target and, if there are masks, source_mask and
+target_mask; ``groups.tsv`` has site, scan and, if wanted, mask, subject, role ("source" or
+"target"). Paths are relative to the TSV. Scans are opened when training asks for them.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_dmri.errors import InputError
+
+if TYPE_CHECKING:
+    from napari_dmri.scan import Scan
+
+__all__ = ["Groups", "LazyPair", "LazyScan", "read_groups", "read_pairs"]
+
+
+@dataclass(frozen=True)
+class LazyScan:
+    """Name a scan on disk, its mask, subject and site; `load` opens it."""
+
+    path: Path
+    mask: Path | None = None
+    subject: str = ""
+    site: str = ""
+
+    def load(self) -> Scan:
+        """Open the scan; what the TSV says of subject and site goes before its sidecar."""
+        from napari_dmri.io import read_scan
+
+        scan = read_scan(self.path, mask=self.mask)
+        said = {"subject": self.subject, "site": self.site}
+        metadata = {**scan.metadata, **{k: v for k, v in said.items() if v}}
+        return replace(scan, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class LazyPair:
+    """Name one travelling subject's two scans; each is opened when it is asked for."""
+
+    source_scan: LazyScan
+    target_scan: LazyScan
+    subject: str
+
+    @property
+    def source(self) -> Scan:
+        """The scan at the source site."""
+        return self.source_scan.load()
+
+    @property
+    def target(self) -> Scan:
+        """The scan at the target site."""
+        return self.target_scan.load()
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Hold the scans of two sites."""
+
+    source: tuple[LazyScan, ...]
+    target: tuple[LazyScan, ...]
+    source_site: str
+    target_site: str
+
+
+def read_pairs(tsv: str | Path) -> list[LazyPair]:
+    """Read a list of travelling pairs.
+
+    Raises
+    ------
+    InputError
+        If a column or a file is missing (by row), a subject comes twice, or a scan is paired
+        with itself.
+    """
+    path, rows = _rows(tsv, ("subject", "source", "target"))
+    pairs: list[LazyPair] = []
+    seen: dict[str, int] = {}
+    for line, row in rows:
+        subject = row["subject"]
+        if subject in seen:
+            raise InputError(
+                f"{path.name}, row {line}: subject {subject} stands in row {seen[subject]} "
+                "already; give each travelling subject once."
+            )
+        seen[subject] = line
+        scans = {}
+        for role in ("source", "target"):
+            scans[role] = LazyScan(
+                _file(path, line, role, row[role]),
+                _optional(path, line, f"{role}_mask", row),
+                subject,
+                row.get(f"{role}_site") or "",
+            )
+        if scans["source"].path == scans["target"].path:
+            raise InputError(
+                f"{path.name}, row {line}: source and target are the same file "
+                f"({row['source']}); a pair needs a scan of each site."
+            )
+        pairs.append(LazyPair(scans["source"], scans["target"], subject))
+    return pairs
+
+
+def read_groups(tsv: str | Path, source: str | None = None) -> Groups:
+    """Read a list of two groups of scans.
+
+    Parameters
+    ----------
+    tsv
+        The list.
+    source
+        The source site; None takes the site of role "source", or the one that comes first.
+
+    Raises
+    ------
+    InputError
+        If there are not exactly two sites, a column or a file is missing (by row), or roles
+        contradict each other.
+    """
+    path, rows = _rows(tsv, ("site", "scan"))
+    scans: dict[str, list[LazyScan]] = {}
+    roles: dict[str, str] = {}
+    seen: dict[Path, int] = {}
+    for line, row in rows:
+        site, role = row["site"], row.get("role") or ""
+        if role and role not in ("source", "target"):
+            raise InputError(
+                f"{path.name}, row {line}: the role is {role!r}; expected 'source' or 'target'."
+            )
+        if role and roles.setdefault(site, role) != role:
+            raise InputError(
+                f"{path.name}, row {line}: {site} is {role} here and {roles[site]} above; a site "
+                "has one role."
+            )
+        file = _file(path, line, "scan", row["scan"])
+        if file in seen:
+            raise InputError(
+                f"{path.name}, row {line}: {row['scan']} stands in row {seen[file]} already."
+            )
+        seen[file] = line
+        mask = _optional(path, line, "mask", row)
+        scans.setdefault(site, []).append(LazyScan(file, mask, row.get("subject") or "", site))
+    if len(scans) != 2:
+        raise InputError(
+            f"{path.name} lists {len(scans)} sites ({', '.join(scans)}); expected exactly two."
+        )
+    first = _source_site(path, list(scans), roles, source)
+    second = next(site for site in scans if site != first)
+    return Groups(tuple(scans[first]), tuple(scans[second]), first, second)
+
+
+def _source_site(path: Path, sites: list[str], roles: dict[str, str], asked: str | None) -> str:
+    if asked is not None:
+        if asked not in sites:
+            raise InputError(f"{path.name} has the sites {', '.join(sites)}, not {asked!r}.")
+        return asked
+    if len(roles) == 2 and len(set(roles.values())) == 1:
+        raise InputError(
+            f"{path.name}: both sites have the role {next(iter(roles.values()))!r}; one is the "
+            "source and one the target."
+        )
+    for site, role in roles.items():
+        if role == "source":
+            return site
+        return next(other for other in sites if other != site)
+    return sites[0]
+
+
+def _rows(
+    tsv: str | Path, needed: tuple[str, ...]
+) -> tuple[Path, list[tuple[int, dict[str, str]]]]:
+    """Read a TSV; rows are numbered as in the file, the header is row 1."""
+    path = Path(tsv)
+    if not path.is_file():
+        raise InputError(f"No list at {path}; give a TSV with the columns {', '.join(needed)}.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path.name} is not a text file in UTF-8; save the list as TSV."
+        ) from error
+    reader = csv.DictReader(text.splitlines(), delimiter="\t")
+    columns = [c.strip() for c in reader.fieldnames or []]
+    missing = [c for c in needed if c not in columns]
+    if missing:
+        raise InputError(
+            f"{path.name} lacks the column(s) {', '.join(missing)}; it has "
+            f"{', '.join(columns) or 'none'}: separate columns with tabs."
+        )
+    reader.fieldnames = columns
+    rows = []
+    for row in reader:
+        values = {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}
+        if not any(values.values()):
+            continue
+        for column in needed:
+            if not values[column]:
+                raise InputError(f"{path.name}, row {reader.line_num}: {column} is empty.")
+        rows.append((reader.line_num, values))
+    if not rows:
+        raise InputError(f"{path.name} has a header and no rows; add one row a scan or pair.")
+    return path, rows
+
+
+def _file(tsv: Path, line: int, column: str, value: str) -> Path:
+    found = (tsv.parent / Path(value).expanduser()).resolve()
+    if not found.is_file():
+        raise InputError(
+            f"{tsv.name}, row {line}: no file at {value} ({column}); paths are relative to "
+            f"{tsv.parent}."
+        )
+    return found
+
+
+def _optional(tsv: Path, line: int, column: str, row: dict[str, str]) -> Path | None:
+    value = row.get(column) or ""
+    if value in ("", "n/a"):
+        return None
+    return _file(tsv, line, column, value)

@@ -1,0 +1,77 @@
+"""The methods that harmonize, by their command-line names; later methods join here."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_dmri.errors import InputError
+
+if TYPE_CHECKING:
+    from napari_dmri.harmonize.base import Harmonizer
+
+__all__ = ["METHODS", "Method", "load"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """Describe a method without importing it."""
+
+    name: str
+    label: str
+    summary: str
+    reference: str
+    target: str
+    trains_from: tuple[str, ...]
+
+    def make(self, **settings: Any) -> Any:
+        """Import the method's class and make an untrained model with some settings."""
+        return self.load_class()(**settings)
+
+    def load_class(self) -> Any:
+        """Import the method's class."""
+        module, name = self.target.split(":")
+        return getattr(importlib.import_module(module), name)
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            name="linear-rish",
+            label="LinearRISH",
+            summary=(
+                "Scales the SH of each order, voxel by voxel in a template, to the target site's "
+                "energy; directions and b0 stay the source's."
+            ),
+            reference="Cetin Karayumak et al., NeuroImage 184:180-200, 2019",
+            target="napari_dmri.harmonize.linear_rish:LinearRish",
+            trains_from=("pairs", "groups"),
+        ),
+    )
+}
+"""All harmonization methods."""
+
+
+def load(path: str | Path) -> Harmonizer:
+    """Read a trained harmonizer from its file, whichever method made it.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, truncated, tampered with, of another type, or of an unknown
+        method.
+    """
+    from napari_dmri.training.checkpoint import load_checkpoint
+
+    tensors, card = load_checkpoint(path, kind="harmonizer")
+    method = METHODS.get(str(card.get("method")))
+    if method is None:
+        raise InputError(
+            f"{Path(path).name} was made by {card.get('method')!r}, which this version does not "
+            f"know; it knows: {', '.join(METHODS)}."
+        )
+    model: Harmonizer = method.load_class().from_checkpoint(tensors, card)
+    return model
