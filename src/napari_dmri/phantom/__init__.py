@@ -1,0 +1,53 @@
+"""Simulated subjects with ground truth that travel between simulated scanners."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_dmri.phantom.anatomy import Lesion, Subject, make_subject
+    from napari_dmri.phantom.presets import SITES, get_scanner
+    from napari_dmri.phantom.scanner import Scanner
+    from napari_dmri.phantom.travelling import (
+        SIZES,
+        TravellingSubject,
+        simulate_subject,
+    )
+    from napari_dmri.phantom.truth import Truth
+
+_HOMES = {
+    "SITES": "presets",
+    "SIZES": "travelling",
+    "Lesion": "anatomy",
+    "Scanner": "scanner",
+    "Subject": "anatomy",
+    "TravellingSubject": "travelling",
+    "Truth": "truth",
+    "make_subject": "anatomy",
+    "get_scanner": "presets",
+    "simulate_subject": "travelling",
+}
+
+__all__ = [
+    "SITES",
+    "SIZES",
+    "Lesion",
+    "Scanner",
+    "Subject",
+    "TravellingSubject",
+    "Truth",
+    "get_scanner",
+    "make_subject",
+    "simulate_subject",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'napari_dmri.phantom' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"napari_dmri.phantom.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
