@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from napari.qt.threading import FunctionWorker, create_worker
@@ -40,6 +40,7 @@ class Job(QObject):
 
     progressed = Signal(float, str)
     finished = Signal(object)
+    _left = Signal(object)
 
     def __init__(self, title: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -49,12 +50,12 @@ class Job(QObject):
         self._activity: Any = None
         self._over = False
         self.progressed.connect(self._show)
+        self._left.connect(self._end)
 
     def start(self) -> None:
         """Start the thread and the entry in napari's activity area."""
         self._activity = activity(total=1000, desc=self.title)
         worker = create_worker(self._run, _start_thread=False)
-        worker.returned.connect(self._end)
         self._worker = worker
         worker.start()
 
@@ -68,9 +69,15 @@ class Job(QObject):
         """Whether the function has not ended yet."""
         return self._worker is not None and not self._over
 
-    def _run(self) -> Outcome:
-        from napari_dmri.device import spare_core
+    def _run(self) -> None:
+        seen: list[str] = []
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", DmriWarning)
+            outcome = self._attempt()
+        seen.extend(str(w.message) for w in caught if issubclass(w.category, DmriWarning))
+        self._left.emit(replace(outcome, warnings=tuple(dict.fromkeys(seen))))
 
+    def _attempt(self) -> Outcome:
         function, args, kwargs = self._call
         tell = throttled(lambda fraction, text: self.progressed.emit(float(fraction), text))
 
@@ -79,22 +86,19 @@ class Job(QObject):
                 raise Cancelled
             tell(fraction, text)
 
-        seen: list[str] = []
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", DmriWarning)
-            try:
-                report(0.0, "starting")
-                with spare_core():
-                    outcome = Outcome(result=function(*args, progress=report, **kwargs))
-            except Cancelled:
-                outcome = Outcome(cancelled=True)
-            except InputError as error:
-                outcome = Outcome(error=str(error))
-            except Exception as error:
-                log.exception("%s failed", self.title)
-                outcome = Outcome(error=f"{self.title} failed: {type(error).__name__}: {error}")
-        seen.extend(str(w.message) for w in caught if issubclass(w.category, DmriWarning))
-        return Outcome(outcome.result, outcome.error, outcome.cancelled, tuple(dict.fromkeys(seen)))
+        try:
+            report(0.0, "starting")
+            from napari_dmri.device import spare_core
+
+            with spare_core():
+                return Outcome(result=function(*args, progress=report, **kwargs))
+        except Cancelled:
+            return Outcome(cancelled=True)
+        except InputError as error:
+            return Outcome(error=str(error))
+        except Exception as error:
+            log.exception("%s failed", self.title)
+            return Outcome(error=f"{self.title} failed: {type(error).__name__}: {error}")
 
     def _show(self, fraction: float, text: str) -> None:
         if self._activity is None:

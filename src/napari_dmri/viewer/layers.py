@@ -7,10 +7,11 @@ rotation (an axis permutation breaks the viewer); the true affine stays in the m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from napari.utils import Colormap
 
 from napari_dmri.images import ScalarImage, ShImage, TensorImage
 from napari_dmri.scan import Scan
@@ -28,6 +29,7 @@ __all__ = [
     "sh_layer",
     "spatial",
     "to_napari",
+    "tracks_layer",
 ]
 
 KEY = "napari_dmri"
@@ -94,8 +96,9 @@ def _metadata(kind: str, thing: Any, affine: np.ndarray, provenance: Mapping[str
 
 
 def _limits(array: Any, low: float = 0.5, high: float = 99.5) -> tuple[float, float]:
-    values = np.asarray(array, dtype=np.float32).ravel()
-    values = values[:: max(1, values.size // 200_000)]
+    values = np.asarray(array)
+    step = max(1, round((values.size / 200_000) ** (1 / values.ndim)))
+    values = values[(slice(None, None, step),) * values.ndim].astype(np.float32)
     values = values[np.isfinite(values) & (values != 0)]
     if not values.size:
         return 0.0, 1.0
@@ -110,6 +113,8 @@ def scan_layer(scan: Scan, **changes: Any) -> LayerData:
     _, high = _limits(scan.data[..., first])
     kwargs = {
         "name": scan.name,
+        "rgb": False,
+        "multiscale": False,
         "contrast_limits": (0.0, max(high, 1e-6)),
         "colormap": "gray",
         "metadata": _metadata("scan", scan, scan.affine, scan.metadata.get("provenance", {})),
@@ -119,21 +124,22 @@ def scan_layer(scan: Scan, **changes: Any) -> LayerData:
     return to_napari(scan.data), kwargs, "image"
 
 
-def map_layer(image: ScalarImage, **changes: Any) -> LayerData:
+def map_layer(image: ScalarImage, leading: str = "component", **changes: Any) -> LayerData:
     """Describe a map as an image layer; signed maps get a diverging, symmetric scale."""
-    data = np.asarray(image.data)
-    low, high = _limits(data)
+    data = image.data if hasattr(image.data, "ndim") else np.asarray(image.data)
+    low, high = _limits(data[..., 0] if data.ndim == 4 else data)
     if low < 0 < high:
         top = max(-low, high)
         look: dict[str, Any] = {"colormap": "PiYG", "contrast_limits": (-top, top)}
     else:
         look = {"colormap": "gray", "contrast_limits": (min(0.0, low), max(high, 1e-12))}
-    leading = "component" if data.ndim == 4 else None
     kwargs = {
         "name": image.name,
+        "rgb": False,
+        "multiscale": False,
         "metadata": _metadata("map", image, image.affine, image.provenance),
         **look,
-        **spatial(image.affine, data.shape, leading),
+        **spatial(image.affine, data.shape, leading if data.ndim == 4 else None),
         **changes,
     }
     return to_napari(data), kwargs, "image"
@@ -170,6 +176,8 @@ def sh_layer(image: ShImage, **changes: Any) -> LayerData:
     _, high = _limits(image.coefficients[..., 0])
     kwargs = {
         "name": image.name,
+        "rgb": False,
+        "multiscale": False,
         "colormap": "gray",
         "contrast_limits": (0.0, max(high, 1e-12)),
         "metadata": _metadata("sh", image, image.affine, image.provenance),
@@ -177,6 +185,53 @@ def sh_layer(image: ShImage, **changes: Any) -> LayerData:
         **changes,
     }
     return to_napari(image.coefficients), kwargs, "image"
+
+
+def tracks_layer(streamlines: Sequence[np.ndarray], name: str, **changes: Any) -> LayerData:
+    """Describe streamlines (scanner millimetres) as tracks, coloured by direction.
+
+    Every point sits at time 0, so that all streamlines show whatever volume is on show.
+    """
+    lines = [line for line in streamlines if len(line) > 1]
+    counts = np.array([len(line) for line in lines], dtype=np.intp)
+    points = np.concatenate(lines) if lines else np.empty((0, 3))
+    data = np.zeros((len(points), 5))
+    data[:, 0] = np.repeat(np.arange(len(lines)), counts)
+    data[:, 2:] = points[:, ::-1]
+    steps = np.concatenate([np.gradient(line, axis=0) for line in lines]) if lines else points
+    steps = np.abs(steps) / np.maximum(np.linalg.norm(steps, axis=1, keepdims=True), 1e-12)
+    colours = _octant()
+    codes = np.empty(len(steps))
+    for start in range(0, len(steps), 65536):
+        part = slice(start, start + 65536)
+        codes[part] = (steps[part] @ colours.T).argmax(1)
+    palette = Colormap(
+        np.c_[colours, np.ones(len(colours))], name="direction", interpolation="zero"
+    )
+    kwargs = {
+        "name": name,
+        "scale": (1, 1, 1, 1),
+        "units": ("dimensionless", "mm", "mm", "mm"),
+        "axis_labels": ("volume", "z", "y", "x"),
+        "features": {"direction": (codes + 0.5) / len(colours)},
+        "colormaps_dict": {"direction": palette},
+        "color_by": "direction",
+        "blending": "translucent",
+        "tail_width": 2,
+        "tail_length": 100_000,
+        "metadata": _metadata("streamlines", lines, np.eye(4), {}),
+        **changes,
+    }
+    return data, kwargs, "tracks"
+
+
+def _octant(count: int = 1600) -> np.ndarray:
+    """Return unit vectors spread evenly over the octant of positive x, y and z."""
+    index = np.arange(count) + 0.5
+    z, angle = 1 - 2 * index / count, np.pi * (1 + 5**0.5) * index
+    radius = np.sqrt(1 - z**2)
+    points = np.c_[radius * np.cos(angle), radius * np.sin(angle), z]
+    return points[(points >= 0).all(1)]
 
 
 def kind_of(layer: Any) -> str | None:

@@ -1,0 +1,55 @@
+"""Open napari with files and docks, ready to work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["DOCKS", "open_dock", "open_docks", "view_files"]
+
+PLUGIN = "napari-dmri"
+DOCKS = ("Scan", "SH fit", "Harmonize", "Compare")
+"""The docks in the order of the work."""
+
+
+def open_dock(viewer: Any, name: str) -> Any:
+    """Open one dock as a tab on the right, or bring it to the front, and return its widget."""
+    _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, name, tabify=True)
+    return widget
+
+
+def open_docks(viewer: Any) -> dict[str, Any]:
+    """Open all docks as tabs on the right, in the order of the work, with the first in front."""
+    from napari_dmri.viewer.orientation import prepare
+
+    prepare(viewer)
+    opened, widgets = {}, {}
+    for name in DOCKS:
+        opened[name], widgets[name] = viewer.window.add_plugin_dock_widget(
+            PLUGIN, name, tabify=True
+        )
+    opened[DOCKS[0]].show()
+    opened[DOCKS[0]].raise_()
+    return widgets
+
+
+def view_files(paths: Iterable[str | Path], *, block: bool = True) -> Any:
+    """Open napari with files and docks.
+
+    Parameters
+    ----------
+    paths
+        Scans, maps, masks, SH images or streamlines.
+    block
+        Whether to run until the window is closed; otherwise the viewer is returned at once.
+    """
+    import napari
+
+    viewer = napari.Viewer(title="Diffusion MRI")
+    open_docks(viewer)
+    for path in paths:
+        viewer.open(str(path), plugin=PLUGIN)
+    if block:
+        napari.run()
+    return viewer

@@ -1,0 +1,117 @@
+"""Open scans, SH images, maps, masks and streamlines in register, whatever their format."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import napari
+from napari.utils.notifications import show_error, show_warning
+
+from napari_dmri.errors import DmriWarning, InputError
+from napari_dmri.viewer.layers import (
+    LayerData,
+    labels_layer,
+    map_layer,
+    scan_layer,
+    sh_layer,
+    tracks_layer,
+)
+
+__all__ = ["NOTHING", "SUFFIXES", "get_reader", "layers_from", "read"]
+
+SUFFIXES = (
+    ".nii",
+    ".nii.gz",
+    ".mif",
+    ".mif.gz",
+    ".nrrd",
+    ".nhdr",
+    ".tck",
+    ".trk",
+    ".trx",
+)
+
+NOTHING: list[Any] = [(None,)]
+"""What a napari reader returns when it dealt with a file and has no layer to add."""
+
+
+def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[Any]] | None:
+    """Return a function that reads the path, or None where it is not ours."""
+    paths = [path] if isinstance(path, str) else list(path)
+    for one in paths:
+        if Path(one).is_dir():
+            if not _holds_dicom(Path(one)):
+                return None
+        elif not one.lower().endswith(SUFFIXES):
+            return None
+    return read
+
+
+def read(path: str | Sequence[str]) -> list[Any]:
+    """Read files as layers; a file that cannot be read gets one sentence and no layer."""
+    layers: list[Any] = []
+    viewer = napari.current_viewer()
+    if viewer is not None and not len(viewer.layers):
+        from napari_dmri.viewer.orientation import prepare
+
+        prepare(viewer)
+    for one in [path] if isinstance(path, str) else path:
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", DmriWarning)
+                layers.extend(layers_from(one))
+        except (InputError, OSError) as error:
+            show_error(_sentence(error, one))
+            continue
+        for warning in caught:
+            if issubclass(warning.category, DmriWarning):
+                show_warning(str(warning.message))
+    return layers or NOTHING
+
+
+def layers_from(path: str | Path) -> list[LayerData]:
+    """Read one file as layer data.
+
+    Raises
+    ------
+    InputError
+        If it is a DICOM folder, or a file that cannot be read as what it claims to be.
+    """
+    from napari_dmri import io
+    from napari_dmri.io.dicom import refuse_folder
+
+    path = Path(path)
+    if path.is_dir():
+        refuse_folder(path)
+    kind = io.classify(path)
+    if kind == "scan":
+        return [scan_layer(io.read_scan(path))]
+    if kind == "sh":
+        return [sh_layer(io.read_sh(path))]
+    if kind == "labels":
+        return [labels_layer(io.read_labels(path))]
+    if kind == "streamlines":
+        return [tracks_layer(io.read_streamlines(path), path.name.split(".")[0])]
+    if kind == "series":
+        warnings.warn(io.what_is_missing(path), DmriWarning, stacklevel=2)
+        return [map_layer(io.read_map(path), leading="volume")]
+    return [map_layer(io.read_map(path))]
+
+
+def _holds_dicom(folder: Path) -> bool:
+    from napari_dmri.io.dicom import is_dicom
+
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return any(is_dicom(path) for path in islice(files, 64))
+
+
+def _sentence(error: Exception, path: str) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{Path(path).name} does not exist any more; choose another file."
+    if isinstance(error, OSError):
+        return f"{Path(path).name} cannot be read: {error.strerror or error}."
+    return str(error)
