@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["LazyVolumes", "MappedFile", "StreamedFile", "check_gzip"]
+__all__ = [
+    "HeldArray",
+    "LazyVolumes",
+    "MappedFile",
+    "RawFile",
+    "StreamedFile",
+    "check_gzip",
+    "stored_size",
+    "unpacked_size",
+]
 
 Array = NDArray[Any]
 
@@ -169,6 +178,19 @@ class StreamedFile:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._reset()
+
+
+class HeldArray:
+    """Hold numbers that had to be decoded whole (bits, text, bzip2)."""
+
+    def __init__(self, path: Path, array: Array) -> None:
+        self.path, self._array = path, array
+        self.shape, self.dtype = tuple(array.shape), array.dtype
+
+    def array(self, slabs: int) -> Array:
+        """Return the array."""
+        del slabs
+        return self._array
 
 
 class LazyVolumes:
@@ -316,13 +338,20 @@ def check_gzip(path: Path, needed: int, start: int = 0) -> None:
                 f"{path} is not gzip-compressed although its name or header says so; it may be "
                 "damaged: copy or convert it again, or correct its name."
             )
-        stream.seek(-4, io.SEEK_END)
-        stored = int.from_bytes(stream.read(4), "little")
-    if stored == needed % 2**32:
+    if path.stat().st_size - start < 18:
+        raise _truncated(path, needed, 0, "unpacked bytes")
+    if stored_size(path) == needed % 2**32:
         return
     got = unpacked_size(path, start)
     if got < needed:
         raise _truncated(path, needed, got, "unpacked bytes")
+
+
+def stored_size(path: Path) -> int:
+    """Return the unpacked size modulo 4 GiB that a gzip file's last four bytes hold."""
+    with path.open("rb") as stream:
+        stream.seek(-4, io.SEEK_END)
+        return int.from_bytes(stream.read(4), "little")
 
 
 def unpacked_size(path: Path, start: int = 0) -> int:
