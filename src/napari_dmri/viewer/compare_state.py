@@ -1,0 +1,182 @@
+"""Remember how a viewer looks, put it back exactly, and fit panels to the canvas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from napari.layers import Layer
+
+__all__ = ["ViewerState", "fit_panels", "make_room"]
+
+LOOKS = (
+    "visible",
+    "opacity",
+    "blending",
+    "contrast_limits_range",
+    "contrast_limits",
+    "colormap",
+    "gamma",
+    "interpolation2d",
+)
+OVERLAYS = ("name_overlay", "colorbar")
+GRID = ("stride", "shape", "spacing", "enabled")
+CAMERA = ("orientation", "angles", "perspective", "center", "zoom", "mouse_pan", "mouse_zoom")
+
+
+class ViewerState:
+    """Hold everything about a viewer that a layout may change.
+
+    That is the grid, the camera, the slider positions and axis order, the overlays, and of
+    each layer its place, look, titles, colour bars and whether it is selected.
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        self.viewer = viewer
+        self.layers: list[Layer] = list(viewer.layers)
+        self._looks = {layer: _look(layer) for layer in self.layers}
+        self._selected = set(viewer.layers.selection)
+        self._active = viewer.layers.selection.active
+        self._grid = _read(viewer.canvas.grid, GRID)
+        self._camera = _read(viewer.scene.camera, CAMERA)
+        self._overlays = {k: _fields(overlay) for k, overlay in viewer.canvas.overlays.items()}
+        dims = viewer.dims
+        self._dims = (dims.ndisplay, dims.ndim, tuple(dims.order), tuple(dims.point))
+
+    def adopt(self, layer: Layer) -> None:
+        """Count in a layer that came later: it stays, on top, as it is now."""
+        self.layers.append(layer)
+        self._looks[layer] = _look(layer)
+
+    def restore(self, hidden: Sequence[Layer] = ()) -> None:
+        """Put the viewer back; layers that are gone stay gone, new ones stay on top.
+
+        Parameters
+        ----------
+        hidden
+            Layers that came since and stay, but hidden.
+        """
+        viewer, layers = self.viewer, self.viewer.layers
+        viewer.canvas.grid.enabled = False
+        wanted = [layer for layer in self.layers if layer in layers]
+        wanted += [layer for layer in layers if layer not in wanted]
+        for index, layer in enumerate(wanted):
+            if layers[index] is not layer:
+                layers.move(layers.index(layer), index)
+        for layer in wanted:
+            if layer in self._looks:
+                _restore_look(layer, self._looks[layer])
+        for layer in hidden:
+            layer.visible = False
+            for name in OVERLAYS:
+                if hasattr(layer, name):
+                    getattr(layer, name).visible = False
+        ndisplay, ndim, order, point = self._dims
+        viewer.dims.ndisplay = ndisplay
+        if viewer.dims.ndim == ndim:
+            viewer.dims.order = order
+            viewer.dims.point = point
+        for name, fields in self._overlays.items():
+            if name in viewer.canvas.overlays:
+                _write(viewer.canvas.overlays[name], fields)
+        _write(viewer.canvas.grid, self._grid)
+        _write(viewer.scene.camera, self._camera)
+        selection = layers.selection
+        selection.clear()
+        selection.update(layer for layer in self._selected if layer in layers)
+        selection.active = self._active if self._active in layers else None
+
+
+def _look(layer: Layer) -> dict[str, Any]:
+    look = _read(layer, [name for name in LOOKS if hasattr(layer, name)])
+    for name in OVERLAYS:
+        if hasattr(layer, name):
+            look[name] = _fields(getattr(layer, name))
+    return look
+
+
+def _restore_look(layer: Layer, look: dict[str, Any]) -> None:
+    for name in OVERLAYS:
+        if name in look:
+            _write(getattr(layer, name), look[name])
+    _write(layer, {name: value for name, value in look.items() if name not in OVERLAYS})
+
+
+def _read(thing: Any, names: Sequence[str]) -> dict[str, Any]:
+    values = {name: getattr(thing, name) for name in names}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def _fields(model: Any) -> dict[str, Any]:
+    return {name: getattr(model, name) for name in type(model).model_fields}
+
+
+def _write(thing: Any, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if not _same(getattr(thing, name), value):
+            setattr(thing, name, value)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return np.array_equal(a, b)
+    return a is b or a == b
+
+
+TITLE = 30
+"""Canvas pixels that a panel's title takes."""
+
+BAR = 62
+"""Canvas pixels that a panel's colour bar takes, with its numbers."""
+
+
+def fit_panels(viewer: Any, mains: Sequence[Layer]) -> None:
+    """Fit one image per panel, with its title above and its colour bar beside or below.
+
+    Where a panel is narrow the image takes its whole width, and the bar goes into the free strip
+    below; where it is wide the bar goes beside. Titles shrink until they fit.
+    """
+    box_height, box_width = (float(n) for n in viewer.canvas.viewbox_size(viewer.layers))
+    longest = max(len(layer.name) for layer in mains)
+    font = float(np.clip(1.15 * box_width / max(longest, 1), 6, 11))
+    below, bar = False, 0.4 * box_height
+    if viewer.dims.ndisplay == 3:
+        viewer.fit_to_view(margin=0.1)
+    else:
+        (height, width), centre = _shown_size(viewer, mains[0])
+        zoom = min((box_height - 2 * TITLE) / height, box_width / width * 0.98)
+        beside = min((box_height - 2 * TITLE) / height, (box_width - 2 * BAR) / width)
+        free = (box_height - zoom * height) / 2
+        below = free > 110
+        viewer.scene.camera.center = (0.0, *centre)
+        viewer.scene.camera.zoom = zoom if below else max(beside, 0.75 * zoom)
+        bar = 0.75 * free if below else bar
+    for layer in mains:
+        layer.name_overlay.font_size = font
+        if hasattr(layer, "colorbar"):
+            layer.colorbar.size = (12.0, float(np.clip(bar, 60, 200)))
+            layer.colorbar.font_size = 8
+            layer.colorbar.position = "bottom_right" if below else "middle_right"
+
+
+def _shown_size(viewer: Any, layer: Layer) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return height, width and centre of a layer on the screen in world units.
+
+    ``fit_to_view(layers=...)`` cannot be used: it fails for 3D layers among 4D ones.
+    """
+    world = np.asarray(layer.extent.world) + np.outer((-0.5, 0.5), layer.extent.step)
+    offset = viewer.dims.ndim - layer.ndim
+    shown = [axis - offset for axis in viewer.dims.displayed]
+    size, centre = world[1] - world[0], world.mean(0)
+    return tuple(float(n) for n in size[shown]), tuple(float(n) for n in centre[shown])
+
+
+def make_room(viewer: Any) -> None:
+    """Clear the upper edge of the panels for titles; left and right keep their letters."""
+    for edge in ("dmri_top", "dmri_bottom"):
+        if edge in viewer.canvas.overlays:
+            overlay = viewer.canvas.overlays[edge]
+            overlay.opacity, overlay.position = 0, "bottom_left"
