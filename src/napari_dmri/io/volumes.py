@@ -154,14 +154,30 @@ class StreamedFile:
         except OSError as error:
             raise InputError(f"Cannot read {self.path}: {error.strerror or error}.") from error
         self._done += got
+        if got == count and self._done == self.nbytes and not self._finish():
+            self._done -= count
+            self._failure = InputError(
+                f"{self.path} is damaged: its checksum does not fit its content; copy or convert "
+                "it again."
+            )
+            raise self._failure
         if got < count:
             self._failure = _truncated(
                 self.path, self.skip + self.nbytes, self.skip + self._done, "unpacked bytes"
             )
             raise self._failure
-        if self._done == self.nbytes and self._stream is not None:
+
+    def _finish(self) -> bool:
+        """Close the stream; tell whether the checksum, where it is next, fits."""
+        assert self._stream is not None
+        try:
+            self._stream.read(1)
+        except (EOFError, gzip.BadGzipFile, zlib.error):
+            return False
+        finally:
             self._stream.close()
             self._stream = None
+        return True
 
     def _fill(self, count: int) -> int:
         if self._buffer is None:
@@ -401,9 +417,13 @@ def _skip(stream: _ClosingGzip, count: int) -> None:
 
 
 def _read_into(stream: _ClosingGzip, part: memoryview) -> int:
+    """Fill a buffer as far as the stream goes, and return how far."""
     done = 0
     while done < len(part):
-        got = stream.readinto(part[done:])
+        try:
+            got = stream.readinto(part[done : done + 2**16])
+        except (EOFError, gzip.BadGzipFile, zlib.error):
+            break
         if not got:
             break
         done += got
