@@ -71,6 +71,12 @@ class Channels:
         extent: NDArray[np.float64] = self.voxel_size * np.array(self.shape)
         return extent
 
+    def touches(self, axis: int, margin: int = 1) -> bool:
+        """Tell whether the mask comes within a margin (voxels) of a face across an axis."""
+        others = tuple(a for a in range(3) if a != axis)
+        used = np.flatnonzero(self.mask.any(axis=others))
+        return bool(used.size and (used[0] < margin or used[-1] >= self.shape[axis] - margin))
+
     def normalised(self) -> tuple[NDArray[np.float32], ...]:
         """Return the images divided by their 99th percentile in the mask, zero outside it."""
         return tuple(_normalise(image, self.mask) for image in self.images)
@@ -148,6 +154,14 @@ class Warp:
             out_grid2world=self.moving_grid,
         )
         return np.asarray(warped)
+
+    def points(self, world: Array) -> NDArray[np.float64]:
+        """Map static points (n, 3) in mm to moving ones."""
+        if self.field is None:
+            moved = world @ self.affine[:3, :3].T + self.affine[:3, 3]
+        else:
+            moved = self.field.transform_points(np.ascontiguousarray(world, dtype=np.float64))
+        return np.asarray(moved, np.float64)
 
     def after(self, rigid: Array, moving_shape: Sequence[int], moving_grid: Array) -> Chain:
         """Return this map followed by an affine into a third space (an image on its own grid)."""

@@ -74,13 +74,15 @@ class Harmonizer(Protocol):
 
     def check(self, scan: Scan) -> tuple[CardCheck, ...]: ...  # noqa: D102
 
-    def apply(
-        self, scan: Scan, *, device: str = "auto", progress: Progress | None = None
-    ) -> Scan: ...
+    def apply(self, scan: Scan, *, device: str = "auto", progress: Progress | None = None) -> Scan:
+        """Return the harmonized scan."""
+        ...
 
     def apply_detailed(
         self, scan: Scan, *, device: str = "auto", progress: Progress | None = None
-    ) -> Harmonization: ...
+    ) -> Harmonization:
+        """Return the harmonized scan with maps and notes."""
+        ...
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path: ...  # noqa: D102
 

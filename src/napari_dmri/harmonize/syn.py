@@ -113,12 +113,7 @@ def _iteration_end() -> Any:
 
 def _padded(channels: Channels) -> tuple[list[NDArray[np.float32]], NDArray[np.float64]]:
     """Repeat the outer slices of axes whose faces the mask comes near to; shift the affine."""
-    widths = []
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        used = np.flatnonzero(channels.mask.any(axis=others))
-        near = used[0] < 3 or used[-1] > channels.shape[axis] - 4
-        widths.append(PAD if near else 0)
+    widths = [PAD if channels.touches(axis, 3) else 0 for axis in range(3)]
     images = [
         np.pad(image, [(w, w) for w in widths], mode="edge") for image in channels.normalised()
     ]

@@ -2,13 +2,13 @@ r"""Build a template from several brains: affine first, then SyN, in rounds unti
 
 Round 0 brings every brain to one of them by an affine (`register_affine`), removes the mean of
 these affines (log-Euclidean), and averages. Each further round registers every brain to the
-current template with SyN and averages again; the mean displacement of the round is taken out of
-the average (Avants & Gee 2004), so that the template drifts to the shape in the middle. It has
-settled when the template changes by less than a tolerance,
+current template with SyN and averages again. It has settled when the template changes by less
+than a tolerance,
 
 .. math:: \frac{\lVert T_{k} - T_{k-1} \rVert}{\lVert T_{k-1} \rVert} < \tau,
 
-over both channels within its mask.
+over both channels within its mask. The nonlinear part of the mean shape is not taken out: the scale
+maps go back through the map that brought them, so the template's own shape cancels.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from napari_dmri.harmonize.alignment import (
     mean_affine,
     register_affine,
 )
+from napari_dmri.harmonize.scale_maps import extend
 from napari_dmri.harmonize.syn import ITERATIONS, register_syn
 from napari_dmri.progress import Progress, part, silent
 
@@ -67,7 +68,7 @@ def build_template(
     names: Sequence[str],
     *,
     rounds: int = 4,
-    tolerance: float = 0.03,
+    tolerance: float = 0.01,
     iterations: Sequence[int] = ITERATIONS,
     progress: Progress | None = None,
 ) -> Template:
@@ -124,7 +125,7 @@ def build_template(
         settled = changes[-1] < tolerance
         if settled or round_ == rounds - 1:
             break
-        current = _centred(updated, warps, affines)
+        current = updated
     report(1.0, f"template settled to {changes[-1]:.1%}" if changes else "template")
     return Template(updated if rounds else current, tuple(warps), tuple(changes), settled)
 
@@ -164,9 +165,14 @@ def _require(static: Channels, moving: Channels, affine: Array, a: str, b: str) 
 
 
 def _space(brain: Channels) -> tuple[NDArray[np.float64], tuple[int, ...]]:
+    """Return the template's grid: the first brain's, wider along axes that hold all of it.
+
+    Along an axis whose faces the mask touches (a slab) there is nothing beyond to make room for.
+    """
+    margins = [0 if brain.touches(axis) else MARGIN for axis in range(3)]
     grid = brain.affine.copy()
-    grid[:3, 3] -= brain.affine[:3, :3] @ np.full(3, float(MARGIN))
-    return grid, tuple(n + 2 * MARGIN for n in brain.shape)
+    grid[:3, 3] -= brain.affine[:3, :3] @ np.array(margins, np.float64)
+    return grid, tuple(n + 2 * m for n, m in zip(brain.shape, margins, strict=True))
 
 
 def _of_one(brain: Channels, shape: tuple[int, ...], grid: Array) -> Template:
@@ -177,17 +183,27 @@ def _of_one(brain: Channels, shape: tuple[int, ...], grid: Array) -> Template:
 def _average(
     brains: Sequence[Channels], warps: Sequence[Warp], shape: tuple[int, ...], grid: Array
 ) -> Channels:
-    """Average the normalised channels where brains are; keep voxels that half of them cover."""
+    """Average the normalised channels where brains are; keep voxels that half of them cover.
+
+    What fewer than half of the images see (the ends of slabs) repeats its nearest voxel, mask
+    and all, so that registration sees no false edge there.
+    """
     weight = np.zeros(shape, np.float32)
+    seen = np.zeros(shape, np.float32)
     sums = [np.zeros(shape, np.float32) for _ in brains[0].images]
     for brain, warp in zip(brains, warps, strict=True):
-        inside = warp.to_static(brain.mask.astype(np.float32))
-        weight += inside
+        weight += warp.to_static(brain.mask.astype(np.float32))
+        seen += warp.to_static(np.ones(brain.shape, np.float32))
         for total, image in zip(sums, brain.normalised(), strict=True):
             total += warp.to_static(image)
-    mask = weight >= 0.5 * len(brains)
+    mask = weight >= 0.5 * np.maximum(seen, 0.5 * len(brains))
     means = [np.where(mask, s / np.maximum(weight, 1e-3), 0).astype(np.float32) for s in sums]
-    return Channels(tuple(means), mask, np.asarray(grid, np.float64))
+    known = seen >= 0.5 * len(brains)
+    return Channels(
+        tuple(extend(image, known) for image in means),
+        extend(mask, known),
+        np.asarray(grid, np.float64),
+    )
 
 
 def _change(before: Channels, after: Channels) -> float:
@@ -197,31 +213,3 @@ def _change(before: Channels, after: Channels) -> float:
     )
     size = sum(float((b[where] ** 2).sum()) for b in before.images)
     return float(np.sqrt(difference / max(size, 1e-12)))
-
-
-def _centred(channels: Channels, warps: Sequence[Warp], affines: Sequence[Array]) -> Channels:
-    """Take the mean displacement of a round out of its average."""
-    from scipy import ndimage
-
-    shift = np.zeros((*channels.shape, 3))
-    points = np.moveaxis(np.indices(channels.shape, dtype=np.float64), 0, -1)
-    world = points @ channels.affine[:3, :3].T + channels.affine[:3, 3]
-    for warp, affine in zip(warps, affines, strict=True):
-        if warp.field is None:
-            continue
-        # Where each template point lands in the brain, brought back through the affine.
-        voxels = np.moveaxis(np.indices(warp.moving_shape, dtype=np.float32), 0, -1)
-        landed = warp.to_static(voxels).astype(np.float64)
-        landed = landed @ warp.moving_grid[:3, :3].T + warp.moving_grid[:3, 3]
-        back = np.linalg.inv(affine)
-        shift += landed @ back[:3, :3].T + back[:3, 3] - world
-    shift /= max(len(warps), 1)
-    shift[~channels.mask] = 0
-    shift = ndimage.gaussian_filter(shift, (2, 2, 2, 0), mode="nearest")
-    inverse = np.linalg.inv(channels.affine)
-    at = np.moveaxis(points - shift @ inverse[:3, :3].T, -1, 0)
-    moved = [
-        ndimage.map_coordinates(image, at, order=1, mode="nearest") for image in channels.images
-    ]
-    mask = ndimage.map_coordinates(channels.mask.astype(np.float32), at, order=1) > 0.5
-    return Channels(tuple(np.where(mask, i, 0) for i in moved), mask, channels.affine)
