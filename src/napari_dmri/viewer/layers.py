@@ -22,6 +22,7 @@ __all__ = [
     "kind_of",
     "labels_layer",
     "map_layer",
+    "mask_on",
     "object_of",
     "rgb_layer",
     "scan_layer",
@@ -250,6 +251,21 @@ def scan_of(layer: Any) -> Scan | None:
     """Return the scan behind a layer, or None."""
     thing = object_of(layer)
     return thing if isinstance(thing, Scan) else None
+
+
+def mask_on(layer: Any, scan: Scan) -> np.ndarray | None:
+    """Return a Labels layer as a mask (X, Y, Z) as it is painted now; None on another grid."""
+    data = getattr(layer, "data", None)
+    if type(layer).__name__ != "Labels" or data.shape[-3:] != scan.grid[::-1]:
+        return None
+    facts = layer.metadata.get(KEY, {})
+    expected = spatial(scan.affine, scan.grid)
+    for name in ("scale", "translate"):
+        if not np.allclose(getattr(layer, name)[-3:], expected[name], atol=1e-3):
+            return None
+    if facts.get("affine") is not None and not np.allclose(facts["affine"], scan.affine, atol=1e-3):
+        return None
+    return np.asarray(data).reshape(data.shape[-3:]).T > 0
 
 
 def is_kind(*kinds: str) -> Callable[[Any], bool]:

@@ -1,0 +1,56 @@
+"""The manifest is valid, everything it names exists, and no dock loads torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from npe2 import PluginManifest
+
+import napari_dmri
+
+MANIFEST = Path(napari_dmri.__file__).with_name("napari.yaml")
+COMMANDS = PluginManifest.from_file(MANIFEST).contributions.commands
+
+
+def test_it_validates():
+    manifest = PluginManifest.from_file(MANIFEST)
+    manifest.validate_imports()
+    assert manifest.display_name == "Diffusion MRI"
+
+
+def test_the_top_level_links_lead_to_the_package():
+    root = Path(__file__).resolve().parents[2]
+    assert (root / "napari.yaml").resolve() == MANIFEST.resolve()
+    assert (root / "sample_data").resolve() == (MANIFEST.parent / "sample_data").resolve()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.id)
+def test_every_command_exists(command):
+    module, name = command.python_name.split(":")
+    assert callable(getattr(import_module(module), name))
+
+
+def test_docks_are_tabs_on_the_right_in_the_order_of_the_work():
+    widgets = PluginManifest.from_file(MANIFEST).contributions.widgets
+    assert [w.display_name for w in widgets] == ["Scan", "SH fit", "Harmonize", "Compare"]
+    assert all(w.tabify and w.default_dock_area == "right" for w in widgets)
+
+
+@pytest.mark.viewer
+@pytest.mark.parametrize("dock", ["Scan", "SH fit", "Harmonize", "Compare"])
+def test_opening_a_dock_does_not_load_torch(dock, tmp_path):
+    code = (
+        "import sys, napari\n"
+        "viewer = napari.Viewer(show=False)\n"
+        f"viewer.window.add_plugin_dock_widget('napari-dmri', {dock!r}, tabify=True)\n"
+        "print([m for m in ('torch', 'dipy') if m in sys.modules])\n"
+        "viewer.close()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
+    assert done.stdout.strip().endswith("[]"), done.stdout + done.stderr[-2000:]
