@@ -1,18 +1,20 @@
 r"""Estimate the signal-to-noise ratio of each shell from the scan itself.
 
 Repeats tell noise from structure. b0 volumes are repeats of each other; the volumes of a shell are
-after an unregularised SH fit, whose residual has V - C degrees of freedom. In each voxel of the
-mask the residual variance :math:`s^2 = \tfrac{1}{\nu} \sum_i r_i^2` is taken, and over voxels its
-median, divided by the median of :math:`\chi^2_\nu / \nu`: edges, vessels and fibre crossings
-that the order cannot follow are outliers and do not count. Magnitudes at low SNR are Rician: mean
-m and deviation s become signal A and noise sigma by Koay and Basser 2006 (J Magn Reson 179:317),
+after an unregularised SH fit, whose residual has V - C degrees of freedom (in the less anisotropic
+half of the voxels, where the order follows all there is). In each voxel the residual variance
+:math:`s^2 = \tfrac{1}{\nu} \sum_i r_i^2` is taken, and over voxels its median, divided by the
+median of :math:`\chi^2_\nu / \nu`: edges and vessels are outliers and do not count.
+Magnitudes at low SNR are Rician: mean m and deviation s become signal A and noise sigma by Koay
+and Basser 2006 (J Magn Reson 179:317),
 
 .. math::
 
     \theta^2 = \xi(\theta) (1 + m^2 / s^2) - 2, \quad
     \sigma^2 = s^2 / \xi(\theta), \quad A^2 = m^2 + s^2 - 2 \sigma^2 .
 
-Head motion between volumes counts as noise; ghosts and spatially correlated errors do not.
+Head motion and pulsation between volumes count as noise, so b0 volumes far apart in time give a
+larger sigma than a shell does; steady errors (ghosts, distortion) do not count.
 """
 
 from __future__ import annotations
@@ -154,12 +156,12 @@ def _where(scan: Scan, mask: Array | None) -> NDArray[np.bool_] | None:
 
 def _sample(scan: Scan, mask: NDArray[np.bool_] | None) -> Array:
     """Return the signal (n, N) of up to `SAMPLE` voxels that hold a positive, finite one."""
-    inside = np.arange(int(np.prod(scan.grid))) if mask is None else np.flatnonzero(mask)
+    some = np.ones(scan.grid, bool) if mask is None else mask.copy(order="C")
+    inside = np.flatnonzero(some)
     step = max(1, len(inside) // SAMPLE)
-    some = np.zeros(int(np.prod(scan.grid)), bool)
-    some[inside[::step]] = True
-    read = blocks(scan, np.arange(scan.shape[3]), some.reshape(scan.grid))
-    signal = np.concatenate([np.asarray(b.signal, np.float64) for b in read])
+    some.reshape(-1)[np.delete(inside, np.s_[::step])] = False
+    read = blocks(scan, np.arange(scan.shape[3]), some)
+    signal: Array = np.concatenate([np.asarray(b.signal, np.float64) for b in read])
     signal = signal[np.isfinite(signal).all(1) & (signal > 0).any(1)]
     if not len(signal):
         raise InputError(f"{scan.name}: no voxel of the mask has finite, positive signal.")
@@ -175,19 +177,26 @@ def _spread(values: Array, directions: Array, is_b0: bool) -> tuple[float, str]:
         if count < 2:
             return 0.0, ""
         design, source = np.ones((count, 1)), "repeats"
+        # Drift of the scanner's gain is no noise.
+        level = np.median(values, axis=0)
+        values = values * (level.mean() / np.where(level > 0, level, level.mean()))
     else:
         try:
             order = choose_order(directions)
         except InputError:
             return 0.0, ""
-        design, source = design_matrix(directions, order), "SH residual"
-        # Order 0 or 2 leaves fibres in the residual: it is structure, not noise.
-        if order < 4:
+        if order < 2:
             return 0.0, ""
-    q, _ = np.linalg.qr(design)
+        design, source = design_matrix(directions, order), "SH residual"
     freedom = count - design.shape[1]
     if freedom < 1:
         return 0.0, ""
-    residual = values - (values @ q) @ q.T
+    coefficients = values @ np.linalg.pinv(design).T
+    residual = values - coefficients @ design.T
+    if not is_b0:
+        # What an order cannot follow is in anisotropic voxels; the choice is made on the fit, which
+        # is independent of the residual, so it does not bias the variance.
+        energy = (coefficients[:, 1:] ** 2).sum(1) / np.maximum(coefficients[:, 0] ** 2, 1e-30)
+        residual = residual[energy <= np.median(energy)]
     variance = np.median((residual**2).sum(1)) / chi2.median(freedom)
     return float(np.sqrt(variance)), source
