@@ -101,11 +101,14 @@ class Job(QObject):
             return Outcome(error=f"{self.title} failed: {type(error).__name__}: {error}")
 
     def _show(self, fraction: float, text: str) -> None:
-        if self._activity is None:
+        # Describing may let Qt deliver the end of the job, which drops the entry.
+        entry = self._activity
+        if entry is None:
             return
-        self._activity.n = round(1000 * fraction)
-        self._activity.set_description(f"{self.title}: {text}")
-        self._activity.refresh()
+        entry.n = round(1000 * fraction)
+        entry.set_description(f"{self.title}: {text}")
+        if self._activity is not None:
+            entry.refresh()
 
     def _end(self, outcome: Outcome) -> None:
         self._over = True
