@@ -83,13 +83,16 @@ def find_gradients(image: Path) -> tuple[Path, Path] | None:
         If only one of the two is there.
     """
     folder, stem = image.parent, stem_of(image)
-    candidates = [(folder / f"{stem}{a}", folder / f"{stem}{b}") for a, b in _PAIRS]
-    candidates += [(folder / "bvals", folder / "bvecs"), (folder / "bval", folder / "bvec")]
-    for bval, bvec in candidates:
+    own = [(folder / f"{stem}{a}", folder / f"{stem}{b}") for a, b in _PAIRS]
+    for bval, bvec in own:
         if bval.is_file() and bvec.is_file():
             return bval, bvec
-    values = [a for a, _ in candidates[:4] if a.is_file()]
-    vectors = [b for _, b in candidates[:4] if b.is_file()]
+    values = [a for a, _ in own if a.is_file()]
+    vectors = [b for _, b in own if b.is_file()]
+    if not values and not vectors:
+        for a, b in (("bvals", "bvecs"), ("bval", "bvec")):
+            if (folder / a).is_file() and (folder / b).is_file():
+                return folder / a, folder / b
     if image.name.startswith("sub-"):
         values += find_inherited(image, ".bval")
         vectors += find_inherited(image, ".bvec")

@@ -68,7 +68,7 @@ def open_nifti(path: Path) -> OpenedImage:
             "The header has neither sform nor qform: position and orientation are guessed from "
             "the voxel size alone, so left and right are not known."
         )
-    _check_zooms(header, path.name)
+    _check_zooms(path, image)
     affine = check_affine(affine, path.name)
     raw: RawFile = (
         StreamedFile(path, offset, shape, dtype)
@@ -85,11 +85,18 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def _check_zooms(header: Any, name: str) -> None:
+def _check_zooms(path: Path, image: Any) -> None:
+    """Refuse a zero voxel size where the affine hangs on it; nibabel would make it 1."""
+    if int(image.header["sform_code"]) > 0:
+        return
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    with opener(path, "rb") as stream:
+        content = stream.read(int(image.header["sizeof_hdr"]))
+    header = image.header_class(content, image.header.endianness, check=False)
     zooms = np.asarray(header["pixdim"])[1:4]
     if not np.isfinite(zooms).all() or (zooms == 0).any():
         raise InputError(
-            f"{name}: the voxel size in the header is "
+            f"{path.name}: the voxel size in the header is "
             f"{' x '.join(f'{float(z):g}' for z in zooms)} mm; each edge must be above zero: "
             "repair the header."
         )

@@ -43,6 +43,7 @@ _SPACES = {
 }
 _SHORT = {"ras": "right-anterior-superior", "las": "left-anterior-superior"}
 _SHORT["lps"] = "left-posterior-superior"
+_LONGEST_LINE = 2**16
 _INTEGERS = {"char": 1, "short": 2, "int": 4, "longlong": 8}
 _NAMES = {1: "int8", 2: "int16", 4: "int32"}
 
@@ -65,11 +66,14 @@ def open_nrrd(path: Path) -> OpenedImage:
                 "it again."
             )
         stream.seek(0)
-        try:
-            header = dict(nrrd.read_header(stream))
-        except Exception as error:  # pynrrd raises many kinds for a bad header
-            raise InputError(f"{name}: its NRRD header cannot be read ({error}).") from error
+        lines: list[str] = []
+        while (line := stream.readline(_LONGEST_LINE)).strip():
+            lines.append(line.decode("utf-8", "surrogateescape"))
         start = stream.tell()
+    try:
+        header = dict(nrrd.read_header(lines))
+    except Exception as error:  # pynrrd raises many kinds for a bad header
+        raise InputError(f"{name}: its NRRD header cannot be read ({error}).") from error
     sizes = [int(n) for n in np.atleast_1d(header.get("sizes", []))]
     if len(sizes) not in (3, 4) or min(sizes) < 1:
         raise InputError(
