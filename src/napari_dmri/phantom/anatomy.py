@@ -94,11 +94,11 @@ class Subject:
     bundle_radii: Array
     bundle_intra: Array
     ventricles: float = 1.0
-    ribbon: float = 2.7
+    ribbon: float = 3.0
     rim: float = 2.0
     diffusivity: float = 1.75e-3
-    intra: float = 0.60
-    concentration: float = 14.0
+    intra: float = 0.55
+    concentration: float = 7.0
     grey_diffusivity: tuple[float, float] = (1.35e-3, 0.75e-3)
     grey_concentration: float = 2.5
     dot: float = 0.04
@@ -148,11 +148,11 @@ def make_subject(index: int, seed: int = 7, strength: float = 1.0) -> Subject:
         bundle_radii=1 + strength * rng.normal(0, 0.07, n).clip(-0.15, 0.15),
         bundle_intra=1 + strength * rng.normal(0, 0.025, n).clip(-0.06, 0.06),
         ventricles=draw(1.0, 0.10),
-        ribbon=draw(2.7, 0.12),
+        ribbon=draw(3.0, 0.12),
         rim=draw(2.2, 0.35),
         diffusivity=draw(1.75e-3, 0.03e-3),
-        intra=draw(0.60, 0.015),
-        concentration=draw(14.0, 1.5),
+        intra=draw(0.55, 0.015),
+        concentration=draw(7.0, 0.6),
         grey_diffusivity=(draw(1.35e-3, 0.03e-3), draw(0.75e-3, 0.015e-3)),
         grey_concentration=draw(2.5, 0.2),
         dot=draw(0.04, 0.005),
@@ -161,11 +161,24 @@ def make_subject(index: int, seed: int = 7, strength: float = 1.0) -> Subject:
 
 @dataclass(frozen=True, eq=False)
 class PointTissue:
-    """Tissue fractions at points (P, 3: WM, GM, CSF), GM normals and WM fill directions (P, 3)."""
+    """What is at points.
+
+    Parameters
+    ----------
+    fractions
+        WM, GM and CSF (P, 3).
+    grey_normal
+        Normal of the cortex (P, 3).
+    fill
+        Direction of short fibres, along the gyrus' blade of white matter to its crown (P, 3).
+    fill_weight
+        Their density against bundles': high just under the cortex (P,).
+    """
 
     fractions: Array
     grey_normal: Array
     fill: Array
+    fill_weight: Array
 
 
 def tissue_at(subject: Subject, points: Array, width: float) -> PointTissue:
@@ -199,7 +212,13 @@ def tissue_at(subject: Subject, points: Array, width: float) -> PointTissue:
         amount = amount * (lesion.water if lesion.kind == "oedema" else 1.0)
         fractions[:, 2] += fractions[:, 0] * amount
         fractions[:, 0] *= 1 - amount
-    return PointTissue(fractions.astype(np.float32), shape.normal, shape.outward)
+    normal, outward = shape.normal, shape.outward
+    blade = outward - 0.95 * (outward * normal).sum(1, keepdims=True) * normal
+    blade += 0.06 * outward
+    blade /= np.sqrt((blade**2).sum(1, keepdims=True)) + np.float32(1e-6)
+    under = -(shape.pia + np.float32(subject.ribbon))
+    weight = np.float32(0.05) + np.float32(0.9) * np.clip(1 - under / 5, 0, 1)
+    return PointTissue(fractions.astype(np.float32), normal, blade, weight)
 
 
 @lru_cache(maxsize=1)
@@ -207,16 +226,16 @@ def _ventricle_curves() -> tuple[Curve, ...]:
     lateral = Curve.through(
         [
             (6.0, 33, 3),
-            (8.5, 26, 10),
-            (9.5, 12, 17.5),
-            (10.5, -4, 19.5),
-            (13, -20, 19),
+            (7.2, 26, 10),
+            (7.0, 12, 17.0),
+            (7.6, -4, 19.0),
+            (11, -20, 18.5),
             (20, -36, 15),
             (24, -44, 10),
             (25, -56, 7),
             (23, -70, 5),
         ],
-        (1.5, 4.2, 4.6, 4.4, 4.6, 5.6, 6.2, 4.0, 1.5),
+        (1.5, 4.8, 5.3, 5.2, 5.0, 5.6, 6.2, 4.0, 1.5),
     )
     temporal = Curve.through(
         [(24, -42, 9), (31, -34, -4), (33, -22, -12), (31, -10, -17)], (5, 3, 2.4, 2.0)
@@ -232,7 +251,9 @@ def _ventricles(subject: Subject, points: Array, width: float) -> Array:
         distance = np.minimum(distance, tube(points, scaled, np.array([0.95, 1, 1.15])))
     third = ellipsoid(points, (0, -12, 1), (1.9 * subject.ventricles, 15, 9))
     fourth = ellipsoid(points, (0, -40, -32), (5, 5, 9))
-    result: Array = coverage(np.minimum(np.minimum(distance, third), fourth), width)
+    cistern = ellipsoid(points, (0, -38, 1), (9, 6, 8))
+    rest = np.minimum(np.minimum(third, fourth), cistern)
+    result: Array = coverage(np.minimum(distance, rest), width)
     return result
 
 

@@ -39,6 +39,8 @@ class Bundle:
         Factor on the subject's intrinsic fibre dispersion angle.
     intra
         Factor on the subject's intra-axonal fraction.
+    fade
+        Part of the density that is lost from the middle of the curves to half-way to their ends.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Bundle:
     weight: float = 1.0
     dispersion: float = 1.0
     intra: float = 1.0
+    fade: float = 0.0
 
     @property
     def points(self) -> NDArray[np.float32]:
@@ -88,6 +91,7 @@ def all_bundles() -> tuple[Bundle, ...]:
                 bundle.weight,
                 bundle.dispersion,
                 bundle.intra,
+                bundle.fade,
             )
         )
         found.append(
@@ -97,6 +101,7 @@ def all_bundles() -> tuple[Bundle, ...]:
                 bundle.weight,
                 bundle.dispersion,
                 bundle.intra,
+                bundle.fade,
             )
         )
     return tuple(found)
@@ -128,7 +133,7 @@ def _callosum(hull: Hull) -> Iterator[Bundle]:
             parts["genu"].append(_across((0, y, z), half, (4.2, 5.0, 5.5, 6.5)))
     for turn in np.arange(46, 146, 5.0):
         y, z = _midline(turn)
-        far = y + 0.42 * (y + 5)
+        far = y + 0.75 * (y + 5)
         for angle in (8, 22, 36, 50, 66):
             wide = angle / 66
             target = hull.at(far, angle, 0.93)
@@ -159,7 +164,9 @@ def _callosum(hull: Hull) -> Iterator[Bundle]:
             ]
             parts["splenium"].append(_across((0, y, z), half, (4.6, 5.0, 5.5, 6.5)))
     for name, curves in parts.items():
-        yield Bundle(f"cc_{name}", tuple(curves), 1.15, 0.75 if name != "body" else 0.85, 1.08)
+        yield Bundle(
+            f"cc_{name}", tuple(curves), 1.7, 0.7 if name != "body" else 0.75, 1.12, 0.7
+        )
 
 
 def _across(middle: tuple[float, float, float], half: list[Any], radii: tuple[float, ...]) -> Curve:
@@ -174,7 +181,7 @@ def _one_side(hull: Hull) -> Iterator[Bundle]:
     """Yield the bundles of the right side."""
     stem = [(7, -30, -58), (8.5, -26, -36), (13, -20, -14)]
     cst = []
-    for y_end in (-30, -22, -14):
+    for y_end in (-36, -27, -18, -9):
         for angle in (4, 14, 25, 37, 50, 64):
             knots = [
                 *stem,
@@ -183,7 +190,7 @@ def _one_side(hull: Hull) -> Iterator[Bundle]:
                 hull.at(y_end, angle, 0.93),
             ]
             cst.append(Curve.through(knots, (3.6, 4.0, 4.2, 4.2, 4.6, 5.5)))
-    yield Bundle("cst", tuple(cst), 1.2, 0.9, 1.05)
+    yield Bundle("cst", tuple(cst), 1.5, 0.85, 1.06)
 
     front = []
     for y_end in (0, 14, 28, 40, 50):
@@ -191,11 +198,12 @@ def _one_side(hull: Hull) -> Iterator[Bundle]:
             knots = [
                 (9, -16, 3),
                 (16.5, 4, 5),
-                (21 + 0.03 * angle, 10 + 0.3 * y_end, 14 - 0.05 * angle),
+                (20 + 0.04 * angle, 5 + 0.4 * y_end, 14 - 0.05 * angle),
+                (23.5 + 0.08 * angle, 1 + 0.62 * y_end, 29 - 0.2 * angle),
                 hull.at(y_end, angle, 0.93),
             ]
-            front.append(Curve.through(knots, (4, 4, 5.5, 7)))
-    yield Bundle("corona_anterior", tuple(front), 0.9, 1.0, 0.97)
+            front.append(Curve.through(knots, (4, 4, 4.8, 5.2, 6.5)))
+    yield Bundle("corona_anterior", tuple(front), 1.5, 0.95, 0.99)
 
     back = []
     for y_end in (-42, -54, -66, -78):
@@ -203,11 +211,11 @@ def _one_side(hull: Hull) -> Iterator[Bundle]:
             knots = [
                 (14, -22, 6),
                 (26, -27, 11),
-                (28 + 0.02 * angle, -34 + 0.16 * (y_end + 40), 22 - 0.08 * angle),
+                (26 + 0.05 * angle, -31 + 0.35 * (y_end + 38), 28 - 0.16 * angle),
                 hull.at(y_end, angle, 0.93),
             ]
             back.append(Curve.through(knots, (4, 4.5, 5.5, 7)))
-    yield Bundle("corona_posterior", tuple(back), 0.9, 1.0, 0.97)
+    yield Bundle("corona_posterior", tuple(back), 1.5, 0.95, 0.99)
 
     slf = []
     for dx, dz in ((0, 0), (3.5, 3), (-2.5, 5), (2.5, -4)):
@@ -224,7 +232,7 @@ def _one_side(hull: Hull) -> Iterator[Bundle]:
                 (4.5, 5.0, 5.0, 5.0, 5.0, 5.5),
             )
         )
-    yield Bundle("slf", tuple(slf), 1.5, 0.9)
+    yield Bundle("slf", tuple(slf), 2.4, 0.9)
 
     arcuate = []
     for shift in (0.0, 3.5):

@@ -155,8 +155,9 @@ def _sample_block(subject: Subject, grid: Grid, index: Array, splits: int) -> tu
     white = found.fractions[:, 0]
     active = np.flatnonzero(white > 0)
     voxel = active // len(offsets)
+    fill = (found.fill[active], found.fill_weight[active])
     shares, dyadics = _bundle_shares(
-        subject, template[active], found.fill[active], white[active], voxel, count
+        subject, template[active], fill, white[active], voxel, count
     )
     # Only a direction matters, so the mean Jacobian of the voxel serves all its cubes.
     back = subject.deformation.inverse_jacobian(scanner)
@@ -176,7 +177,7 @@ def _oriented(normals: Array, outward: Array) -> Array:
 
 
 def _bundle_shares(
-    subject: Subject, points: Array, fill: Array, white: Array, voxel: Array, count: int
+    subject: Subject, points: Array, fill: tuple[Array, Array], white: Array, voxel: Array, count: int
 ) -> tuple[Array, Array]:
     """Return each bundle's amount (V, K + 1) and its dyadic's sum (V, K + 1, 6); fill comes last.
 
@@ -185,14 +186,14 @@ def _bundle_shares(
     """
     bundles = all_bundles()
     claims: list[tuple[Array, Array, Array]] = []
-    total = np.full(len(points), 0.04, np.float32)
+    total = fill[1].copy()
     for bundle, factor in zip(bundles, subject.bundle_radii, strict=True):
         claim = _claim(bundle, points, float(factor))
         claims.append(claim)
         total[claim[0]] += claim[1]
     shares = np.zeros((count, len(bundles) + 1), np.float32)
     dyadics = np.zeros((count, len(bundles) + 1, 6), np.float32)
-    claims.append((np.arange(len(points)), np.full(len(points), 0.04, np.float32), fill))
+    claims.append((np.arange(len(points)), fill[1], fill[0]))
     for k, (where, weight, tangent) in enumerate(claims):
         if not where.size:
             continue
@@ -209,7 +210,7 @@ def _claim(bundle: Bundle, points: Array, factor: float) -> tuple[Array, Array, 
     from scipy.spatial import cKDTree
 
     line, tangents, radii = bundle.points, bundle.tangents, bundle.radii * np.float32(factor)
-    reach = float(radii.max()) * 1.15
+    reach = float(radii.max()) * 1.16
     near = np.flatnonzero(((points > line.min(0) - reach) & (points < line.max(0) + reach)).all(1))
     if not near.size:
         return near, np.zeros(0, np.float32), np.zeros((0, 3), np.float32)
@@ -226,7 +227,9 @@ def _claim(bundle: Bundle, points: Array, factor: float) -> tuple[Array, Array, 
     mean = (directions * sign * closeness[..., None]).sum(1)
     mean /= np.linalg.norm(mean, axis=1, keepdims=True) + np.float32(1e-9)
     edge = distance[:, 0] / radii[index[:, 0]]
-    density = np.float32(bundle.weight) * np.clip((1.1 - edge) / 0.4, 0, 1)
+    density = np.float32(bundle.weight) * np.clip((1.15 - edge) / 0.6, 0, 1)
+    away = np.abs(2 * bundle.along[index[:, 0]] - 1)
+    density *= 1 - np.float32(bundle.fade) * np.minimum(2 * away, 1)
     kept = density > 0
     return near[kept], density[kept], mean[kept]
 
@@ -235,7 +238,7 @@ def _populations(
     subject: Subject, shares: Array, dyadics: Array, back: Array
 ) -> tuple[Array, Array, Array, Array]:
     """Return directions (V, 5, 3), fractions, concentrations and intra fractions (V, 5)."""
-    count, n = shares.shape
+    count = len(shares)
     candidates = MAX_POPULATIONS + 3
     order = np.argsort(-shares, axis=1, kind="stable")[:, :candidates]
     share = np.take_along_axis(shares, order, 1).astype(np.float64)

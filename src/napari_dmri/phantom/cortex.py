@@ -24,6 +24,12 @@ PATTERN_SEED = 20261121
 """Seed of the folding pattern that all subjects share; each one shifts its phases."""
 
 
+_WIGGLE = np.array(
+    [[0.16, 0.21, -0.13], [-0.19, 0.11, 0.22], [0.23, -0.15, 0.17]], dtype=np.float32
+)
+"""Waves (rad/mm) by which sulci wander from straight lines."""
+
+
 @dataclass(frozen=True, eq=False)
 class CortexPoints:
     """Distances at points: to the hull and to the pia (P,), mm, negative inside; normal (P, 3)."""
@@ -55,8 +61,8 @@ class Cortex:
     hull: Hull
     phases: Array
     rim: float = 2.0
-    opening: float = 0.9
-    depth: float = 17.0
+    opening: float = 0.5
+    depth: float = 19.0
 
     def evaluate(self, points: Array) -> CortexPoints:
         """Return distances and normals at points (P, 3)."""
@@ -67,7 +73,7 @@ class Cortex:
         if outer.size:
             fold, across = self._lateral(points[outer], unit[outer], -hull[outer])
             _carve(pia, normal, outer, fold, across)
-        middle = np.flatnonzero((np.abs(points[:, 0]) < 20) & (hull < 4))
+        middle = np.flatnonzero((np.abs(points[:, 0]) < 22) & (hull < 4))
         if middle.size:
             _carve(pia, normal, middle, *self._midline(points[middle]))
             _carve(pia, normal, middle, *self._medial_folds(points[middle]))
@@ -83,7 +89,7 @@ class Cortex:
     def _lateral(self, points: Array, unit: Array, below: Array) -> tuple[Array, Array]:
         """Distance to the sulci of the convexity."""
         length = np.sqrt((unit**2).sum(1, keepdims=True)) + np.float32(1e-6)
-        u = unit / length
+        u = unit / length + np.float32(0.03) * np.sin(points @ _WIGGLE.T)
         waves = _waves(0)
         # A twist with depth keeps sulci from being exactly radial.
         turn = np.float32(0.5) * (1 - length[:, 0])
@@ -129,13 +135,14 @@ class Cortex:
     def _sylvian(self, points: Array) -> tuple[Array, Array]:
         """Distance to the Sylvian fissure and the insula at its floor."""
         x, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]
-        level = z - (np.float32(0.5) - np.float32(0.42) * (y + 8))
-        ends = np.maximum(np.abs(y + 9) - np.float32(30), 0)
-        floor = np.float32(39.0)
+        level = z - (np.float32(-1.5) - np.float32(0.42) * (y + 8))
+        middle = (y + 9) / np.float32(30)
+        ends = np.maximum(np.abs(y + 9) - np.float32(26), 0)
+        floor = np.float32(38.5) + 3 * middle**2
         slit = np.sqrt((0.92 * level) ** 2 + np.maximum(floor - x, 0) ** 2 + ends**2)
-        wall = np.maximum(np.abs(level) - (9 - 0.3 * np.minimum(ends, 9)), 0)
+        wall = np.maximum(np.abs(level) - 11 * np.sqrt(np.clip(1 - middle**2, 0, 1)), 0)
         insula = np.sqrt((x - floor) ** 2 + wall**2 + ends**2)
-        distance = np.minimum(slit, insula) - np.float32(self.opening + 0.2)
+        distance = np.minimum(slit, insula) - np.float32(self.opening + 0.1)
         normal = np.zeros_like(points)
         on_floor = insula < slit
         normal[:, 0] = np.where(on_floor, np.sign(points[:, 0]), 0)
@@ -158,13 +165,13 @@ def _unit(vectors: Array) -> Array:
 
 
 def _waves(kind: int) -> Array:
-    """Return wave vectors (28, 3) of the shared pattern: 0 lateral, 1 medial (no x)."""
+    """Return wave vectors (28, 3) of the shared pattern: 0 lateral, 1 medial (little along x)."""
     rng = np.random.default_rng([PATTERN_SEED, kind])
     directions = rng.normal(size=(28, 3))
     if kind == 1:
-        directions[:, 0] = 0
+        directions[:, 0] *= 0.25
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    sizes = 17.5 * rng.uniform(0.85, 1.15, size=(28, 1))
+    sizes = (21.0 - 2.0 * kind) * rng.uniform(0.85, 1.15, size=(28, 1))
     return (directions * sizes).astype(np.float32)
 
 
