@@ -97,7 +97,7 @@ class LinearRish:
         rim: float = scale_maps.RING,
         fwhm: float = 0.0,
         rounds: int = 4,
-        tolerance: float = 0.01,
+        tolerance: float = 0.03,
         iterations: Sequence[int] = ITERATIONS,
         map_bvalue: bool = True,
     ) -> None:

@@ -63,9 +63,8 @@ def rebuild(
 
     report = progress or silent
     mean_b0 = scan.mean_b0()
-    data = scan.volumes()
-    if data is scan.data or np.may_share_memory(data, np.asarray(scan.data[:0])):
-        data = data.copy()
+    data = np.empty(scan.shape, np.float32, order="F")
+    data[...] = scan.data[...]
     bvalues = scan.gradients.bvalues.copy()
     clipped = 0
     for n, (bvalue, image) in enumerate(sorted(fits.items())):

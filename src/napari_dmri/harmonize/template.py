@@ -68,7 +68,7 @@ def build_template(
     names: Sequence[str],
     *,
     rounds: int = 4,
-    tolerance: float = 0.01,
+    tolerance: float = 0.03,
     iterations: Sequence[int] = ITERATIONS,
     progress: Progress | None = None,
 ) -> Template:
