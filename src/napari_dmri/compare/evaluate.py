@@ -27,7 +27,6 @@ Reading the rows
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     from napari_dmri.images import ShImage
     from napari_dmri.scan import Scan
 
-__all__ = ["ROWS", "evaluate_harmonization", "normalised_shell", "refit_scan", "signal_at"]
+__all__ = ["ROWS", "evaluate_harmonization", "normalised_shell", "signal_at"]
 
 Array = NDArray[Any]
 
@@ -108,6 +107,8 @@ def evaluate_harmonization(
     InputError
         If grids differ, a shell is missing, or a tissue has no voxel.
     """
+    from napari_dmri.harmonize.reconstruct import refit
+
     scans = {ROWS[0]: source, ROWS[2]: harmonized}
     if repeat is not None:
         scans[ROWS[3]] = repeat
@@ -125,7 +126,7 @@ def evaluate_harmonization(
     }
     scans[ROWS[1]] = _as_scan(refitted, source, inside, **fit)
     if repeat is not None:
-        scans[ROWS[4]] = refit_scan(repeat, mask=inside, **fit)
+        scans[ROWS[4]] = refit(repeat.with_mask(inside), **fit)
 
     directions = target.gradients.directions[wanted.indices]
     reference = normalised_shell(target, wanted.bvalue)
@@ -161,36 +162,6 @@ def evaluate_harmonization(
         "scan",
         (note,),
     )
-
-
-def refit_scan(
-    scan: Scan,
-    *,
-    order: int | None = None,
-    smooth: float = 0.006,
-    shell: float | None = None,
-    mask: Array | None = None,
-    device: str = "auto",
-    progress: Progress | None = None,
-) -> Scan:
-    r"""Replace a shell by its own SH fit: what harmonization does, without a model.
-
-    .. math:: S' = \mathrm{clip}(B c, 0, 1)\, \bar S_0
-
-    Other volumes stay as they are; voxels outside the mask are zero in the shell.
-    """
-    from napari_dmri.signal.sh_fit import fit_sh
-
-    image = fit_sh(
-        scan,
-        order,
-        smooth,
-        shell,
-        mask=scan.mask if mask is None else mask,
-        device=device,
-        progress=part(progress, 0, 0.7),
-    )
-    return _from_sh(scan, image, device, part(progress, 0.7, 1))
 
 
 def normalised_shell(scan: Scan, bvalue: float | None = None) -> NDArray[np.float32]:
@@ -250,25 +221,16 @@ def _regions(
 
 
 def _as_scan(refitted: Scan | ShImage | None, source: Scan, inside: Array, **fit: Any) -> Scan:
+    from napari_dmri.harmonize.reconstruct import rebuild, refit
     from napari_dmri.images import ShImage
 
     if refitted is None:
-        return refit_scan(source, mask=inside, **fit)
+        return refit(source.with_mask(inside), **fit)
     require_same_grid(refitted, source, "evaluation")
     if isinstance(refitted, ShImage):
-        return _from_sh(source, refitted, fit["device"], None)
+        bvalue = refitted.bvalue or fit["shell"]
+        return rebuild(source, {bvalue: refitted}, new_bvalues=False, device=fit["device"])[0]
     return refitted
-
-
-def _from_sh(scan: Scan, image: ShImage, device: str, progress: Progress | None) -> Scan:
-    from napari_dmri.signal.sh_fit import evaluate_sh
-
-    chosen = scan.gradients.shell(image.bvalue)
-    own = scan.gradients.directions[chosen.indices]
-    signal = np.clip(evaluate_sh(image, own, device=device, progress=progress), 0, 1)
-    data = scan.volumes().copy()
-    data[..., chosen.indices] = signal * np.maximum(scan.mean_b0(), 0)[..., None]
-    return replace(scan, data=data, name=f"{scan.name} refitted")
 
 
 def _tensor_maps(scan: Scan, bvalue: float, inside: Array, device: str) -> dict[str, Array]:

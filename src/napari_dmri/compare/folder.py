@@ -1,0 +1,72 @@
+"""Write several results into a folder: all of them appear, or none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_dmri.errors import InputError
+from napari_dmri.io.atomic import atomic_paths
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["refuse_existing", "staged_folder"]
+
+
+def refuse_existing(folder: str | Path, names: Iterable[str], overwrite: bool = False) -> Path:
+    """Refuse a folder that holds results of these names already, before work begins.
+
+    Raises
+    ------
+    InputError
+        If the folder is a file, cannot be written to, or holds one of the files.
+    """
+    target = Path(folder).expanduser()
+    nearest = next(p for p in (target, *target.parents) if p.exists())
+    if not nearest.is_dir():
+        raise InputError(f"Cannot write into {target}: {nearest} is a file; choose a folder.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(
+            f"Cannot write into {target}: {nearest} is read-only; choose another folder or change "
+            "its permissions."
+        )
+    there = [name for name in names if (target / name).exists()]
+    if there and not overwrite:
+        some = ", ".join(there[:3]) + (f" and {len(there) - 3} more" if len(there) > 3 else "")
+        raise InputError(
+            f"{target} holds earlier results ({some}), which are not overwritten; choose another "
+            "folder, or say overwrite=True (--overwrite)."
+        )
+    return target
+
+
+@contextmanager
+def staged_folder(folder: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder whose files move into the target together when the block succeeds.
+
+    Other files in the target stay untouched; on failure, or when stopped, nothing is left.
+
+    Raises
+    ------
+    InputError
+        If a file of the same name is there (and ``overwrite`` is false), or the folder cannot be
+        written to.
+    """
+    target = refuse_existing(folder, ())
+    nearest = next(p for p in (target, *target.parents) if p.exists())
+    staging = Path(tempfile.mkdtemp(prefix=".tmp-", dir=nearest))
+    try:
+        yield staging
+        files = sorted(p for p in staging.rglob("*") if p.is_file())
+        targets = [target / p.relative_to(staging) for p in files]
+        refuse_existing(target, (str(p.relative_to(staging)) for p in files), overwrite)
+        with atomic_paths(targets, overwrite) as places:
+            for made, place in zip(files, places, strict=True):
+                os.replace(made, place)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

@@ -1,0 +1,151 @@
+"""A methods paragraph in plain English from what results say about their own making."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+__all__ = ["methods_text"]
+
+_PACKAGES = {
+    "napari-dmri": "napari-dmri",
+    "python": "Python",
+    "torch": "PyTorch",
+    "numpy": "NumPy",
+    "dipy": "DIPY",
+    "nibabel": "NiBabel",
+}
+
+
+def methods_text(provenances: Iterable[Mapping[str, Any]]) -> str:
+    """Say what was done, with which parameters, versions and citations.
+
+    Parameters
+    ----------
+    provenances
+        Provenance dicts of the results (see `napari_dmri.provenance.provenance`); steps that
+        occur more than once, with the same parameters, are told once.
+
+    Returns
+    -------
+    A paragraph, the versions, and a numbered list of references, as text.
+    """
+    records = [dict(record) for record in provenances if record]
+    references: list[str] = []
+    sentences: list[str] = []
+    for record in records:
+        marks = []
+        for citation in record.get("citations", ()):
+            if citation not in references:
+                references.append(citation)
+            marks.append(str(references.index(citation) + 1))
+        sentence = _sentence(record)
+        if marks:
+            sentence = f"{sentence[:-1]} [{', '.join(marks)}]."
+        if sentence not in sentences:
+            sentences.append(sentence)
+    if any(record.get("simulated") for record in records):
+        sentences.append("The scans are simulated, or a model was trained on simulated scans.")
+    if not sentences:
+        sentences = ["No step was recorded."]
+    versions: dict[str, str] = {}
+    for record in records:
+        versions.update(record.get("versions", {}))
+    parts = [" ".join(sentences)]
+    if versions:
+        named = [f"{word} {versions[key]}" for key, word in _PACKAGES.items() if key in versions]
+        parts.append(f"Software: {', '.join(named)}.")
+    if references:
+        listed = "\n".join(f"[{n}] {text}" for n, text in enumerate(references, 1))
+        parts.append(f"References\n{listed}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _sentence(record: Mapping[str, Any]) -> str:
+    method = str(record.get("method", "an unnamed step"))
+    parameters = dict(record.get("parameters", {}))
+    teller = _TELLERS.get(method)
+    if teller is not None:
+        return teller(parameters, record)
+    listed = ", ".join(f"{name} = {_value(value)}" for name, value in parameters.items())
+    return f"{method} was applied{f' ({listed})' if listed else ''}."
+
+
+def _sh_fit(p: dict[str, Any], record: Mapping[str, Any]) -> str:
+    what = "S/b0" if p.get("normalise", True) else "the signal"
+    text = "Real, even spherical harmonics"
+    if "order" in p:
+        text += f" up to order {p['order']}"
+    text += f" were fitted to {what}"
+    if p.get("shell") is not None:
+        text += f" of the shell at b = {_value(p['shell'])} s/mm²"
+    if p.get("smooth") is not None:
+        text += f" with Laplace-Beltrami regularisation, lambda = {_value(p['smooth'])}"
+    if p.get("order_chosen_automatically"):
+        text += ", the order being the largest that the directions support"
+    return text + "."
+
+
+def _tensor(p: dict[str, Any], record: Mapping[str, Any]) -> str:
+    words = {"wls": "weighted", "ols": "ordinary"}
+    kind = words.get(str(p.get("method", "")).lower(), str(p.get("method", "")))
+    text = f"Diffusion tensors were fitted by {kind} linear least squares"
+    if p.get("max_bvalue") is not None:
+        text += f" to volumes with b up to {_value(p['max_bvalue'])} s/mm²"
+    return text + "."
+
+
+def _linear_rish(p: dict[str, Any], record: Mapping[str, Any]) -> str:
+    text = "Scans were harmonized by LinearRISH"
+    if record.get("source_site") and record.get("target_site"):
+        text += f" from {record['source_site']} to {record['target_site']}"
+    text += ", scaling the spherical harmonics of each order by the template-space ratio of "
+    text += "rotation-invariant energies"
+    if p.get("smooth") is not None:
+        text += f" (lambda = {_value(p['smooth'])}"
+        cap = p.get("cap")
+        text += f", scales limited to {_value(cap[0])} to {_value(cap[1])})" if cap else ")"
+    return text + "; b0 images were not changed."
+
+
+def _difference(p: dict[str, Any], record: Mapping[str, Any]) -> str:
+    how = {"difference": "difference", "percent": "percent difference", "ratio": "ratio"}
+    inputs = record.get("inputs", {})
+    text = f"The {how.get(str(p.get('mode')), str(p.get('mode')))} of "
+    text += f"{inputs.get('a', 'A')} and {inputs.get('b', 'B')} was taken"
+    if record.get("undefined"):
+        text += f"; {record['undefined']} voxels with a baseline near zero were left out"
+    return text + "."
+
+
+def _map(p: dict[str, Any], record: Mapping[str, Any]) -> str:
+    if p.get("map") == "b0":
+        return "The mean b0 is the mean of the volumes with b up to 50 s/mm²."
+    return f"Volume {p.get('volume')} was taken as measured."
+
+
+def _tissue(p: dict[str, Any], record: Mapping[str, Any]) -> str:
+    return (
+        "White matter, grey matter and CSF were told apart by FA (Otsu's threshold within "
+        f"{_value(p.get('fa_limits'))}) and MD (CSF above {_value(p.get('csf_md'))} mm²/s)."
+    )
+
+
+_TELLERS: dict[str, Callable[[dict[str, Any], Mapping[str, Any]], str]] = {
+    "sh-fit": _sh_fit,
+    "tensor": _tensor,
+    "linear-rish": _linear_rish,
+    "difference": _difference,
+    "map": _map,
+    "tissue": _tissue,
+}
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (list, tuple)):
+        return " to ".join(_value(v) for v in value)
+    return str(value)
