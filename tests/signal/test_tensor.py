@@ -28,7 +28,7 @@ def table(*shells: tuple[float, int], b0s: int = 3) -> GradientTable:
 
 
 def random_tensors(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return tensors (n, 3, 3), eigenvalues largest first, and rotations with vectors as columns."""
+    """Return tensors (n, 3, 3), eigenvalues largest first, and eigenvectors as columns."""
     rng = np.random.default_rng(seed)
     values = np.sort(rng.uniform(0.2e-3, 2e-3, (n, 3)), axis=1)[:, ::-1]
     vectors = np.linalg.qr(rng.normal(size=(n, 3, 3)))[0]
