@@ -19,7 +19,7 @@ import numpy as np
 from napari_dmri.errors import InputError
 from napari_dmri.io.nifti import compressed_or_plain, disk_dtype, write_volumes
 from napari_dmri.io.opened import OpenedImage, check_affine, check_dtype, to_canonical
-from napari_dmri.io.volumes import HeldArray, MappedFile, RawFile, StreamedFile
+from napari_dmri.io.raw_files import HeldArray, MappedFile, RawFile, StreamedFile
 
 if TYPE_CHECKING:
     from pathlib import Path

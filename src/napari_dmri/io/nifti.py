@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_dmri.errors import InputError
 from napari_dmri.io.opened import OpenedImage, check_affine, check_dtype, to_canonical
-from napari_dmri.io.volumes import MappedFile, RawFile, StreamedFile
+from napari_dmri.io.raw_files import MappedFile, RawFile, StreamedFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

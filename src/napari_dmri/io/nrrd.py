@@ -16,7 +16,7 @@ import numpy as np
 from napari_dmri.errors import InputError
 from napari_dmri.io.nifti import compressed_or_plain, disk_dtype, write_volumes
 from napari_dmri.io.opened import OpenedImage, check_affine, check_dtype, to_canonical
-from napari_dmri.io.volumes import (
+from napari_dmri.io.raw_files import (
     HeldArray,
     MappedFile,
     RawFile,

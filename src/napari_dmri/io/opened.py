@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from napari_dmri.device import require_memory
 from napari_dmri.errors import InputError
 from napari_dmri.io.atomic import full_suffix
-from napari_dmri.io.volumes import LazyVolumes, RawFile
+from napari_dmri.io.volumes import LazyVolumes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from napari_dmri.io.raw_files import RawFile
 
 __all__ = [
     "SUFFIXES",
