@@ -274,12 +274,12 @@ class Dock(QScrollArea):
         if tip and not widget.toolTip():
             widget.setToolTip(tip)
         widget.setAccessibleName(label.replace("&", ""))
-        (form or self.form).addRow(name, widget)
+        (self.form if form is None else form).addRow(name, widget)
 
     def line(self, form: QFormLayout | None = None) -> StatusLine:
         """Add a quiet line across the dock."""
         status = StatusLine()
-        (form or self.form).addRow(status)
+        (self.form if form is None else form).addRow(status)
         return status
 
     def make_job(self) -> Job | None:
