@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,11 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dmri.errors import InputError
-from napari_dmri.images import ScalarImage
-from napari_dmri.scan import Scan, same_grid
-from napari_dmri.viewer.jobs import Job
-from napari_dmri.viewer.layers import (
-    is_kind,
-    labels_layer,
-    map_layer,
-    object_of,
-    scan_layer,
-    scan_of,
-)
+from napari_dmri.scan import Scan
+from napari_dmri.viewer.jobs import Job, Outcome
+from napari_dmri.viewer.layers import is_kind, map_layer, scan_layer, scan_of
 from napari_dmri.viewer.widgets._parts import Dock, LayerPicker, device_line, name_edit
+from napari_dmri.viewer.widgets.mask_row import MaskRow
 from napari_dmri.viewer.widgets.train_rish import TrainSection
 
 __all__ = ["HarmonizeDock"]
@@ -56,11 +50,8 @@ class HarmonizeDock(Dock):
         self.scan_picker = LayerPicker(self.viewer, is_kind("scan"), "open a scan first")
         self.row("S&can", self.scan_picker, "The scan to bring to the target scanner.")
         self.scan_line = self.line()
-        self.mask_picker = LayerPicker(self.viewer, is_kind("mask"), optional="from the scan")
-        self.make_mask = QPushButton("make")
-        self.make_mask.setToolTip("Compute a brain mask from this scan.")
-        self.make_mask.clicked.connect(self._make_mask)
-        self.row("Mas&k", _beside(self.mask_picker, self.make_mask), "Voxels that are harmonized.")
+        self.mask_row = MaskRow(self.viewer, self.scan_picker, self.scan_line)
+        self.row("Mas&k", self.mask_row, "Voxels that are harmonized.")
         self.method = QComboBox()
         for name, method in METHODS.items():
             self.method.addItem(method.label, name)
@@ -103,11 +94,7 @@ class HarmonizeDock(Dock):
     @property
     def scan(self) -> Scan | None:
         """The scan chosen, with the mask chosen."""
-        scan = scan_of(self.scan_picker.layer)
-        mask = object_of(self.mask_picker.layer)
-        if scan is None or mask is None or not same_grid(mask, scan):
-            return scan
-        return scan.with_mask(np.asarray(mask.data) > 0)
+        return self.mask_row.scan()
 
     def load_model(self, path: str | Path) -> bool:
         """Offer a model file and choose it; say why where it cannot be read."""
@@ -162,21 +149,32 @@ class HarmonizeDock(Dock):
         if scan is None:
             self.run_bar.enable(False, "A scan is needed.")
             return
-        checks = self.model.check(scan)
-        level = next((w for w in WORST if any(c.level == w for c in checks)), "ok")
-        said = [c.sentence for c in checks if c.level != "ok"]
-        kind = "simulated, demo only; " if self.model.card.get("simulated") else ""
-        self.model_line.say(
-            kind + ("\n".join(said) if said else "fits this scan: shell, order, voxel size ok"),
-            level,
-        )
-        self.run_bar.enable(level != "error", self.model_line.sentence)
+        self.run_bar.enable(False, "The model is being checked against the scan.")
+        self.model_line.say("checking the model against the scan …")
+        # Reading b0 volumes may unpack a large file: not in the window's thread.
+        self._check = Job("Check model", check_model, self.model, scan)
+        self._check.finished.connect(self._judged)
+        self._check.start()
         target = self.model.card.get("target_site", "target")
-        label = self.method.currentText()
-        self.result_name.setText(f"{scan.name} | {target} ({label})")
+        self.result_name.setText(f"{scan.name} | {target} ({self.method.currentText()})")
         voxels = int(np.prod(scan.grid))
         needed = 8.0 * voxels * (scan.shape[3] + 60)
-        self.device.say(device_line(needed, 2 + voxels / 15_000))
+        self.device.say(device_line(needed, 2 + voxels / 8_000))
+
+    def _judged(self, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            self.model_line.say(outcome.error, "error")
+            self.run_bar.enable(False, outcome.error)
+            return
+        model, scan, checks = outcome.result
+        if model is not self.model or scan is not scan_of(self.scan_picker.layer):
+            return
+        level = next((w for w in WORST if any(c.level == w for c in checks)), "ok")
+        said = [c.sentence for c in checks if c.level not in ("ok", "note")]
+        kind = "Simulated, demo only. " if model.card.get("simulated") else ""
+        fits = "Fits this scan: shell, order and voxel size."
+        self.model_line.say(kind + ("\n".join(said) if said else fits), level)
+        self.run_bar.enable(level != "error", self.model_line.sentence)
 
     def _show_card(self) -> None:
         if self.model is not None:
@@ -184,12 +182,6 @@ class HarmonizeDock(Dock):
             box.setWindowTitle("Model card")
             box.setText(card_text(self.model.card))
             box.exec()
-
-    def _make_mask(self) -> None:
-        scan = scan_of(self.scan_picker.layer)
-        if scan is None or self.run_bar.running:
-            return
-        self.run_bar.run(Job("Brain mask", mask_of, scan))
 
     def make_job(self) -> Job | None:
         """Harmonize the scan that is chosen."""
@@ -200,15 +192,12 @@ class HarmonizeDock(Dock):
 
     def show_result(self, result: Any) -> None:
         """Add the harmonized scan, its scale maps and the alignment as new layers."""
-        if isinstance(result, ScalarImage):
-            data, kwargs, _ = labels_layer(result, "mask")
-            self.mask_picker.choose(self.viewer.add_labels(data, **kwargs))
-            return
         source = self.scan_picker.layer
         for name, image in result.maps.items():
             wanted = self.show_maps if name.startswith("scale") else self.show_alignment
             if wanted.isChecked():
-                data, kwargs, _ = map_layer(image, visible=False, **_look(name))
+                named = replace(image, name=f"{result.scan.name} | {name}")
+                data, kwargs, _ = map_layer(named, visible=False, **_look(name))
                 self.viewer.add_image(data, **kwargs)
         data, kwargs, _ = scan_layer(result.scan)
         kwargs["contrast_limits"] = tuple(source.contrast_limits)
@@ -222,8 +211,6 @@ class HarmonizeDock(Dock):
 
 def apply_model(model: Any, scan: Scan, name: str, progress: Any = None) -> Any:
     """Apply a model and name its result; a mask is made where the scan has none."""
-    from dataclasses import replace
-
     from napari_dmri.progress import part
     from napari_dmri.signal.mask import brain_mask
 
@@ -233,11 +220,9 @@ def apply_model(model: Any, scan: Scan, name: str, progress: Any = None) -> Any:
     return replace(done, scan=replace(done.scan, name=name or done.scan.name))
 
 
-def mask_of(scan: Scan, progress: Any = None) -> ScalarImage:
-    """Compute a brain mask as an image."""
-    from napari_dmri.signal.mask import brain_mask
-
-    return ScalarImage(brain_mask(scan, progress=progress), scan.affine, f"{scan.name} | mask")
+def check_model(model: Any, scan: Scan, progress: Any = None) -> tuple[Any, Scan, Any]:
+    """Check a model's card against a scan."""
+    return model, scan, model.check(scan)
 
 
 def compare_dock(viewer: Any) -> Any:
@@ -261,10 +246,11 @@ def card_text(card: dict[str, Any]) -> str:
 
 
 def _look(name: str) -> dict[str, Any]:
-    """Scale maps are ratios: a diverging map with 1 in the middle."""
+    """Show scales about 1, and scan over template in colours that add up to white where they agree."""
     if name.startswith("scale"):
         return {"colormap": "PiYG", "contrast_limits": (0.5, 1.5)}
-    return {}
+    colour = "green" if name.startswith("template") else "magenta"
+    return {"colormap": colour, "blending": "additive"}
 
 
 def _beside(first: QWidget, *rest: QWidget) -> QWidget:

@@ -133,6 +133,7 @@ def train_model(
     if kind == "pairs":
         model.fit(harmonize.read_pairs(table), progress=progress)
     else:
-        model.fit_groups(*harmonize.read_groups(table), progress=progress)
+        groups = harmonize.read_groups(table)
+        model.fit_groups(groups.source, groups.target, progress=progress)
     model.save(path)
     return path

@@ -1,0 +1,158 @@
+"""The stages of the demo, each done by pressing the docks' own buttons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_dmri.errors import InputError
+from napari_dmri.images import ScalarImage
+from napari_dmri.viewer.driving import bring_to_front, press, settle, shoot, wait_for
+from napari_dmri.viewer.layers import object_of, scan_of
+
+__all__ = ["own_scan", "travelling_subject"]
+
+Say = Callable[[str], None]
+
+PLUGIN = "napari-dmri"
+COMPARED = ("FA", "MD", "RISH2")
+
+
+def open_scan(viewer: Any, path: Path) -> Any:
+    """Open a scan through the plugin's reader and return its layer."""
+    layers = [layer for layer in viewer.open(str(path), plugin=PLUGIN) if scan_of(layer)]
+    if not layers:
+        raise InputError(f"{path} did not open as a scan: see the message in the window.")
+    return layers[0]
+
+
+def check_quality(viewer: Any, docks: dict[str, Any], layer: Any, folder: Path, say: Say) -> None:
+    """Run the Scan dock's QC and make a mask."""
+    scan = docks["Scan"]
+    bring_to_front(viewer, scan)
+    scan.scans.choose(layer)
+    settle()
+    shoot(viewer, folder / "1_open.png")
+    say("Checking quality: SNR, outliers, motion, gradient directions ...")
+    press(scan.run_bar)
+    shoot(viewer, folder / "2_quality.png")
+
+
+def fit(viewer: Any, docks: dict[str, Any], layer: Any, folder: Path, say: Say) -> list[Any]:
+    """Run the SH fit dock and save its maps."""
+    say("Fitting spherical harmonics and the tensor ...")
+    dock = docks["SH fit"]
+    bring_to_front(viewer, dock)
+    dock.scans.choose(layer)
+    if dock.mask_row.picker.layer is None:
+        dock.mask_row.make.click()
+        wait_for(lambda: dock.mask_row.picker.layer is not None, "the brain mask")
+    before = set(viewer.layers)
+    press(dock.run_bar)
+    shoot(viewer, folder / "3_sh_fit.png")
+    return [made for made in viewer.layers if made not in before]
+
+
+def save_maps(layers: list[Any], folder: Path) -> None:
+    """Write maps and masks as NIfTI."""
+    from napari_dmri.io import write_map, write_scan
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for layer in layers:
+        image = object_of(layer)
+        name = "".join(c if c.isalnum() or c in "-_=." else "_" for c in layer.name)
+        while "__" in name:
+            name = name.replace("__", "_")
+        if scan_of(layer) is not None:
+            write_scan(scan_of(layer), folder / f"{name}.nii.gz")
+        elif isinstance(image, ScalarImage):
+            write_map(image, folder / f"{name}.nii.gz")
+
+
+def travelling_subject(
+    viewer: Any, docks: dict[str, Any], rows: list[dict[str, Any]], folder: Path, say: Say
+) -> None:
+    """Open a subject's two scans, train on the others, harmonize, compare and evaluate."""
+    from napari_dmri.viewer.demo import write_pairs
+
+    train = write_pairs(folder / "training_pairs.tsv", rows[:-1])
+    held_out = rows[-1]
+    target = open_scan(viewer, held_out["target"])
+    source = open_scan(viewer, held_out["source"])
+    target.visible = False
+    check_quality(viewer, docks, source, folder, say)
+    made = fit(viewer, docks, source, folder, say)
+    save_maps(made, folder / "maps")
+    for layer in made:
+        layer.visible = False
+
+    dock = docks["Harmonize"]
+    bring_to_front(viewer, dock)
+    say(f"Training LinearRISH on {len(rows) - 1} other subjects (about a minute and a half) ...")
+    dock.train.expand(animate=False)
+    dock.train.table.setText(str(train))
+    dock.train.target.setText(str(folder / "ge_st_to_prisma_st.safetensors"))
+    press(dock.train.run_bar)
+    dock.train.collapse(animate=False)
+    wait_for(dock.run_bar.button.isEnabled, "the check of the model")
+    say("Harmonizing the subject that the model has not seen ...")
+    dock.scan_picker.choose(source)
+    dock.compare_when_done.setChecked(False)
+    before = set(viewer.layers)
+    press(dock.run_bar)
+    new = [layer for layer in viewer.layers if layer not in before]
+    harmonized = next(layer for layer in new if scan_of(layer) is not None)
+    shoot(viewer, folder / "4_harmonize.png")
+    save_maps(new, folder / "maps")
+    compare(viewer, docks, (source, harmonized, target), folder, say)
+    evaluate(docks, (source, harmonized, target), rows[-1], folder, say)
+
+
+def compare(
+    viewer: Any, docks: dict[str, Any], layers: tuple[Any, Any, Any], folder: Path, say: Say
+) -> None:
+    """Lay out source, harmonized and difference for a few maps, and export them."""
+    dock = docks["Compare"]
+    bring_to_front(viewer, dock)
+    source, harmonized, target = layers
+    for name in COMPARED:
+        say(f"Comparing {name} ...")
+        dock.compare_now(source, harmonized, reference=target, map_name=name)
+        wait_for(lambda: not dock.run_bar.running, f"the comparison of {name}")
+        settle(0.5)
+        shoot(viewer, folder / f"5_compare_{name}.png")
+    dock.export(folder / "comparison")
+
+
+def evaluate(
+    docks: dict[str, Any], layers: tuple[Any, Any, Any], row: dict[str, Any], folder: Path, say: Say
+) -> None:
+    """Write the table of errors against the scan that the target site measured."""
+    from napari_dmri.compare.evaluate import evaluate_harmonization
+    from napari_dmri.harmonize import refuse_training_subject
+    from napari_dmri.io import read_map, read_mask, read_scan
+
+    source, harmonized, target = (scan_of(layer) for layer in layers)
+    refuse_training_subject(docks["Harmonize"].model, source)
+    repeat = read_scan(row["target_repeat"])
+    labels = None
+    if "tissue" in row:
+        fractions = np.asarray(read_map(row["tissue"]).data)
+        labels = np.where(fractions.max(-1) > 0.5, fractions.argmax(-1) + 1, 0)
+        labels *= read_mask(row["target_mask"], target)
+    table = evaluate_harmonization(source, None, harmonized, target, repeat, labels)
+    (folder / "evaluation.tsv").write_text(table.to_tsv(), encoding="utf-8")
+    (folder / "evaluation.md").write_text(table.to_markdown(), encoding="utf-8")
+    say(table.to_markdown())
+
+
+def own_scan(viewer: Any, docks: dict[str, Any], path: Path, folder: Path, say: Say) -> None:
+    """Load, check, mask and fit a scan of the user's own."""
+    layer = open_scan(viewer, path)
+    check_quality(viewer, docks, layer, folder, say)
+    made = fit(viewer, docks, layer, folder, say)
+    mask = docks["SH fit"].mask_row.picker.layer
+    save_maps([*made, mask], folder / "maps")
