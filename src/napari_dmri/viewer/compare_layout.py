@@ -7,61 +7,29 @@ crosshair, which follows the mouse in all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 from napari.experimental import layers_linked
-from napari.layers import Image, Labels, Layer, Vectors
+from napari.layers import Labels, Layer
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from napari_dmri.viewer.compare_state import ViewerState, fit_panels, make_room
+from napari_dmri.viewer.compare_parts import Crosshair, dress, single_shot, spacer
+from napari_dmri.viewer.compare_state import (
+    ViewerState,
+    fit_panels,
+    fit_titles,
+    make_room,
+    reorder,
+    shown_size,
+)
 
-__all__ = ["CompareLayout", "Crosshair"]
+__all__ = ["CompareLayout"]
 
 LINKED = ("contrast_limits", "colormap", "gamma", "interpolation2d")
-
-
-class Crosshair(Vectors):
-    """Mark one point by a line along each axis, over the grid of an image; silent in the status."""
-
-    def __init__(self, image: Layer, name: str) -> None:
-        size = [int(n) for n in image.data.shape[-3:]]
-        kept = slice(image.ndim - 3, None)
-        self._top = np.array(size, float) - 1
-        super().__init__(
-            self._lines(self._top / 2),
-            name=name,
-            edge_color="#ffb000",
-            edge_width=0.25,
-            vector_style="line",
-            opacity=0.8,
-            scale=image.scale[kept],
-            translate=image.translate[kept],
-            units=tuple(str(u) for u in image.units[kept]),
-            axis_labels=image.axis_labels[kept],
-        )
-
-    def _lines(self, at: np.ndarray) -> np.ndarray:
-        lines = np.zeros((3, 2, 3))
-        for axis in range(3):
-            lines[axis, 0] = at
-            lines[axis, 0, axis] = 0
-            lines[axis, 1, axis] = self._top[axis]
-        return lines
-
-    def point_at(self, world: Sequence[float]) -> None:
-        """Move to the voxel nearest to a world position, staying inside the image."""
-        at = np.round((np.asarray(world, float)[-3:] - self.translate) / self.scale)
-        lines = self._lines(np.clip(at, 0, self._top))
-        if not np.array_equal(lines, self.data):
-            self.data = lines
-
-    def get_status(self, *args: Any, **kwargs: Any) -> dict[str, str]:
-        """Return no value, so that the status bar lists the maps only."""
-        return {**super().get_status(*args, **kwargs), "value": ""}
 
 
 class CompareLayout:
@@ -94,11 +62,12 @@ class CompareLayout:
         self._links = ExitStack()
         self._busy = False
         self._columns = 0
+        self._box: np.ndarray | None = None
         self._fitted: tuple[Any, float] | None = None
         self._previous_key: Any = None
-        self._check = _timer(0, self._settle)
-        self._follow = _timer(25, self._point)
-        self._refit = _timer(80, self._fit_again)
+        self._check = single_shot(0, self._settle)
+        self._follow = single_shot(25, self._point)
+        self._refit = single_shot(80, self._fit_again)
         self._blink = QTimer()
         self._blink.timeout.connect(self._alternate)
 
@@ -111,9 +80,10 @@ class CompareLayout:
         self,
         panels: Sequence[Sequence[Layer]],
         *,
-        linked: Sequence[Layer] = (),
+        linked: Sequence[Sequence[Layer]] = (),
         columns: int = 0,
         crosshair: bool = True,
+        box: np.ndarray | None = None,
     ) -> None:
         """Show panels side by side; the first layer of each gives its title and colour bar.
 
@@ -125,11 +95,13 @@ class CompareLayout:
         panels
             Layers of each panel, bottom first.
         linked
-            Layers that share contrast and colours from now on.
+            Groups of layers; those of a group share contrast and colours from now on.
         columns
             Panels in a row; 0 chooses what shows them largest (up to three stay in one row).
         crosshair
             Whether a crosshair follows the mouse in all panels.
+        box
+            What to fit to the panels, as two corners in the layers' world (2, 3); None: all.
         """
         first = not self.active
         self._busy = True
@@ -139,24 +111,24 @@ class CompareLayout:
             else:
                 self.stop_blink()
                 self._clear({layer for panel in panels for layer in panel})
+            self.viewer.canvas.grid.enabled = False
             self.panels = [list(panel) for panel in panels]
-            self._columns = columns
-            for layer in (layer for panel in self.panels for layer in panel):
-                if layer not in self.viewer.layers:
-                    self._added.append(self.viewer.add_layer(layer))
-            if crosshair:
-                self._crosshairs = [
-                    self._help(Crosshair(panel[0], f"crosshair {i + 1}"))
-                    for i, panel in enumerate(self.panels)
-                ]
-            if linked:
-                self._links.enter_context(layers_linked(list(linked), LINKED))
+            self._columns, self._box = columns, box
+            shown = {layer for panel in self.panels for layer in panel}
             for layer in self.viewer.layers:
-                layer.visible = any(layer in panel for panel in self.panels) or (
-                    layer in self._crosshairs
-                )
-            for panel in self.panels:
-                _dress(panel[0])
+                if layer.visible != (layer in shown):
+                    layer.visible = layer in shown
+            for number, panel in enumerate(self.panels, 1):
+                dress(panel[0])
+                for layer in panel:
+                    if layer not in self.viewer.layers:
+                        self._added.append(self.viewer.add_layer(layer))
+                if crosshair:
+                    cross = self._help(Crosshair(panel[0], f"crosshair {number}"))
+                    self._crosshairs.append(cross)
+            for group in linked:
+                if len(group) > 1:
+                    self._links.enter_context(layers_linked(list(group), LINKED))
             if first:
                 self._connect()
                 make_room(self.viewer)
@@ -164,6 +136,7 @@ class CompareLayout:
             self._arrange()
             if first:
                 self.fit()
+            self._zoomed()
             self._point()
         finally:
             self._busy = False
@@ -191,9 +164,21 @@ class CompareLayout:
         """Fit all panels to the canvas, leaving room for titles."""
         mains = [panel[0] for panel in self.panels]
         if mains:
-            fit_panels(self.viewer, mains)
+            fit_panels(self.viewer, mains, self._box)
             camera = self.viewer.scene.camera
             self._fitted = (tuple(camera.center), float(camera.zoom))
+            self._zoomed()
+
+    def fit_titles(self) -> None:
+        """Choose the size of the titles again, e.g. after they changed; the view stays."""
+        fit_titles(self.viewer, [panel[0] for panel in self.panels])
+
+    def focus(self) -> tuple[float, ...]:
+        """Return the position of the crosshair in world coordinates."""
+        position = np.array(self.viewer.cursor.position, float)
+        hidden = list(self.viewer.dims.not_displayed)
+        position[hidden] = np.array(self.viewer.dims.point)[hidden]
+        return tuple(float(x) for x in position)
 
     def start_blink(self, first: int = 0, second: int = 1, interval: float = 0.6) -> None:
         """Alternate two panels in the whole canvas (interval in seconds; 0 waits for the key)."""
@@ -284,13 +269,10 @@ class CompareLayout:
         pads = [p for p in self._helpers if not isinstance(p, Crosshair) and p in layers]
         for group in groups:
             while len(group) < stride:
-                pad = pads.pop() if pads else self._help(_pad(group[0]))
+                pad = pads.pop() if pads else self._help(spacer(group[0]))
                 group.append(pad)
         wanted = [layer for group in groups for layer in group]
-        wanted += [layer for layer in layers if layer not in wanted]
-        for index, layer in enumerate(wanted):
-            if layers[index] is not layer:
-                layers.move(layers.index(layer), index)
+        reorder(layers, wanted)
         columns = self._columns or self._best_columns()
         grid.stride = stride
         grid.shape = (-(-len(groups) // columns), columns)
@@ -302,10 +284,7 @@ class CompareLayout:
         if count <= 3:
             return count
         height, width = self.viewer.canvas.size
-        size = [
-            self.panels[0][0].extent.world[1][a] - self.panels[0][0].extent.world[0][a]
-            for a in (-2, -1)
-        ]
+        size = shown_size(self.viewer, self.panels[0][0], self._box)[0]
         halves = -(-count // 2)
         row = min(width / count / size[1], height / size[0])
         two = min(width / halves / size[1], height / 2 / size[0])
@@ -321,6 +300,7 @@ class CompareLayout:
         viewer.dims.events.order.connect(self._resized)
         viewer.dims.events.ndisplay.connect(self._resized)
         viewer.canvas.events.size.connect(self._resized)
+        viewer.scene.camera.events.zoom.connect(self._zoomed)
         self._previous_key = viewer.bind_key("b", None)
         viewer.bind_key("b", self.toggle_blink)
 
@@ -335,6 +315,7 @@ class CompareLayout:
         viewer.dims.events.order.disconnect(self._resized)
         viewer.dims.events.ndisplay.disconnect(self._resized)
         viewer.canvas.events.size.disconnect(self._resized)
+        viewer.scene.camera.events.zoom.disconnect(self._zoomed)
         viewer.bind_key("b", None)
         if self._previous_key is not None:
             viewer.bind_key("b", self._previous_key)
@@ -396,17 +377,19 @@ class CompareLayout:
             layer.visible = True
         self._changed()
 
-    def _moved(self, viewer: Any, event: Any) -> None:
+    def _moved(self, *_: Any) -> None:
         if not self._follow.isActive():
             self._follow.start()
+
+    def _zoomed(self, event: Any = None) -> None:
+        for cross in self._crosshairs:
+            cross.fit_width(float(self.viewer.scene.camera.zoom))
 
     def _sliced(self, event: Any = None) -> None:
         self._point()
 
     def _point(self) -> None:
-        position = np.array(self.viewer.cursor.position, float)
-        hidden = list(self.viewer.dims.not_displayed)
-        position[hidden] = np.array(self.viewer.dims.point)[hidden]
+        position = self.focus()
         for cross in self._crosshairs:
             cross.point_at(position)
 
@@ -417,32 +400,3 @@ class CompareLayout:
         camera = self.viewer.scene.camera
         if self.active and self._fitted == (tuple(camera.center), float(camera.zoom)):
             self.fit()
-
-
-def _dress(layer: Layer) -> None:
-    layer.name_overlay.position = "top_center"
-    layer.name_overlay.visible = True
-    if isinstance(layer, Image):
-        layer.colorbar.position = "bottom_right"
-        layer.colorbar.visible = True
-
-
-def _pad(like: Layer) -> Image:
-    kept = slice(like.ndim - 3, None)
-    return Image(
-        np.zeros((1, 1, 1), np.float32),
-        name="spacer",
-        visible=False,
-        scale=like.scale[kept],
-        translate=like.translate[kept],
-        units=tuple(str(u) for u in like.units[kept]),
-        axis_labels=like.axis_labels[kept],
-    )
-
-
-def _timer(wait: int, call: Callable[[], None]) -> QTimer:
-    timer = QTimer()
-    timer.setSingleShot(True)
-    timer.setInterval(wait)
-    timer.timeout.connect(call)
-    return timer

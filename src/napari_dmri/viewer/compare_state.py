@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from napari.layers import Layer
 
-__all__ = ["ViewerState", "fit_panels", "make_room"]
+__all__ = ["ViewerState", "fit_panels", "fit_titles", "make_room", "reorder", "shown_size"]
 
 LOOKS = (
     "visible",
@@ -59,12 +59,8 @@ class ViewerState:
         """
         viewer, layers = self.viewer, self.viewer.layers
         viewer.canvas.grid.enabled = False
-        wanted = [layer for layer in self.layers if layer in layers]
-        wanted += [layer for layer in layers if layer not in wanted]
-        for index, layer in enumerate(wanted):
-            if layers[index] is not layer:
-                layers.move(layers.index(layer), index)
-        for layer in wanted:
+        reorder(layers, [layer for layer in self.layers if layer in layers])
+        for layer in layers:
             if layer in self._looks:
                 _restore_look(layer, self._looks[layer])
         for layer in hidden:
@@ -86,6 +82,17 @@ class ViewerState:
         selection.clear()
         selection.update(layer for layer in self._selected if layer in layers)
         selection.active = self._active if self._active in layers else None
+
+
+def reorder(layers: Any, wanted: Sequence[Layer]) -> None:
+    """Put some layers first, in this order, and leave the others behind them as they are."""
+    rest = [layer for layer in layers if layer not in wanted]
+    if list(layers)[: len(wanted)] != list(wanted) and len(rest) < len(wanted):
+        for layer in rest:
+            layers.move(layers.index(layer), len(layers))
+    for index, layer in enumerate(wanted):
+        if layers[index] is not layer:
+            layers.move(layers.index(layer), index)
 
 
 def _look(layer: Layer) -> dict[str, Any]:
@@ -133,42 +140,58 @@ BAR = 62
 """Canvas pixels that a panel's colour bar takes, with its numbers."""
 
 
-def fit_panels(viewer: Any, mains: Sequence[Layer]) -> None:
+def fit_panels(viewer: Any, mains: Sequence[Layer], box: np.ndarray | None = None) -> None:
     """Fit one image per panel, with its title above and its colour bar beside or below.
 
     Where a panel is narrow the image takes its whole width, and the bar goes into the free strip
-    below; where it is wide the bar goes beside. Titles shrink until they fit.
+    below; where it is wide the bar goes beside. Titles shrink until they fit. A box (two corners
+    in the layers' world) is fitted instead of the whole image where one is given.
     """
+    if min(viewer.canvas.viewbox_size(viewer.layers)) < 2 * TITLE:
+        return
     box_height, box_width = (float(n) for n in viewer.canvas.viewbox_size(viewer.layers))
-    longest = max(len(layer.name) for layer in mains)
-    font = float(np.clip(1.15 * box_width / max(longest, 1), 6, 11))
+    fit_titles(viewer, mains)
     below, bar = False, 0.4 * box_height
     if viewer.dims.ndisplay == 3:
         viewer.fit_to_view(margin=0.1)
     else:
-        (height, width), centre = _shown_size(viewer, mains[0])
-        zoom = min((box_height - 2 * TITLE) / height, box_width / width * 0.98)
+        (height, width), centre = shown_size(viewer, mains[0], box)
+        zoom = min((box_height - 2 * TITLE) / height, 0.94 * box_width / width)
         beside = min((box_height - 2 * TITLE) / height, (box_width - 2 * BAR) / width)
         free = (box_height - zoom * height) / 2
         below = free > 110
         viewer.scene.camera.center = (0.0, *centre)
         viewer.scene.camera.zoom = zoom if below else max(beside, 0.75 * zoom)
         bar = 0.75 * free if below else bar
+    look = {
+        "size": (12.0, float(np.clip(bar, 60, 200))),
+        "font_size": 8.0,
+        "position": "bottom_right" if below else "middle_right",
+    }
     for layer in mains:
-        layer.name_overlay.font_size = font
         if hasattr(layer, "colorbar"):
-            layer.colorbar.size = (12.0, float(np.clip(bar, 60, 200)))
-            layer.colorbar.font_size = 8
-            layer.colorbar.position = "bottom_right" if below else "middle_right"
+            _write(layer.colorbar, look)
 
 
-def _shown_size(viewer: Any, layer: Layer) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return height, width and centre of a layer on the screen in world units.
+def fit_titles(viewer: Any, mains: Sequence[Layer]) -> None:
+    """Make titles as large as the longest of them allows in its panel."""
+    width = float(viewer.canvas.viewbox_size(viewer.layers)[1])
+    longest = max(len(layer.name) for layer in mains)
+    font = float(np.clip(0.98 * width / max(longest, 1), 6, 11))
+    for layer in mains:
+        _write(layer.name_overlay, {"font_size": font})
+
+
+def shown_size(
+    viewer: Any, layer: Layer, box: np.ndarray | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return height, width and centre of a layer, or of a box in it, on the screen (world units).
 
     ``fit_to_view(layers=...)`` cannot be used: it fails for 3D layers among 4D ones.
     """
-    world = np.asarray(layer.extent.world) + np.outer((-0.5, 0.5), layer.extent.step)
-    offset = viewer.dims.ndim - layer.ndim
+    world = np.asarray(layer.extent.world if box is None else box, float)
+    world = world + np.outer((-0.5, 0.5), layer.extent.step[-world.shape[1] :])
+    offset = viewer.dims.ndim - world.shape[1]
     shown = [axis - offset for axis in viewer.dims.displayed]
     size, centre = world[1] - world[0], world.mean(0)
     return tuple(float(n) for n in size[shown]), tuple(float(n) for n in centre[shown])
