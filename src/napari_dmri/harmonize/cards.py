@@ -23,13 +23,15 @@ VOXEL_TOLERANCE = 0.1
 
 
 def scan_hash(scan: Scan) -> str:
-    """Return the SHA-256 of a scan's gradient table, grid and mean b0: enough to know it again."""
+    """Return the SHA-256 of a scan's gradients, grid, mean b0 and one weighted volume."""
     digest = hashlib.sha256()
+    weighted = np.flatnonzero(~scan.gradients.b0_mask)[:1]
     for array in (
         np.round(scan.gradients.bvalues, 3),
         np.round(scan.gradients.directions, 4) + 0.0,
         np.round(scan.affine, 4) + 0.0,
         np.round(scan.mean_b0(), 2).astype(np.float32) + 0.0,
+        np.round(np.nan_to_num(scan.volumes(weighted)), 2) + np.float32(0),
     ):
         digest.update(f"{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from napari_dmri.harmonize.alignment import Warp
     from napari_dmri.harmonize.base import PairLike
     from napari_dmri.scan import Scan
 
@@ -300,10 +301,11 @@ class LinearRish:
             iterations=self.iterations,
             progress=part(report, 0.25, 0.85),
         )
+        slab_axes = [axis for axis in range(3) if template.touches(axis)]
         maps: dict[str, ScalarImage] = {}
         fits = {}
         for bvalue, trained in self._maps.items():
-            scales, covered = _onto(warp, trained, brain.mask)
+            scales, covered = _onto(warp, trained, brain.mask, slab_axes)
             missing = int((brain.mask & ~covered).sum())
             if missing:
                 notes.append(
@@ -413,14 +415,17 @@ def _map_name(bvalue: float, order: int) -> str:
 
 
 def _onto(
-    warp: Any, maps: scale_maps.ScaleMaps, mask: Array
+    warp: Warp, maps: scale_maps.ScaleMaps, mask: Array, slab_axes: Sequence[int]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Warp scale maps to a scan's grid; 1 where the template does not reach."""
-    wide = scale_maps.extend(maps.scales, maps.mask)
-    scales = warp.to_moving(wide)
-    covered = mask & (warp.to_moving(maps.mask.astype(np.float32)) >= 0.5)
-    # Outside the template's image the warp reads zeros; a weight says how much was read.
-    weight = warp.to_moving(np.ones(maps.mask.shape, np.float32))
+    wide, cover, widths = scale_maps.reach_beyond(maps.scales, maps.mask, slab_axes)
+    grid = warp.grid.copy()
+    grid[:3, 3] -= warp.grid[:3, :3] @ widths
+    onto = replace(warp, shape=cover.shape, grid=grid)
+    scales = onto.to_moving(wide)
+    covered = mask & (onto.to_moving(cover.astype(np.float32)) >= 0.5)
+    # Beyond the template's image the warp reads zeros; a weight says how much was read.
+    weight = onto.to_moving(np.ones(cover.shape, np.float32))
     scales = scales / np.maximum(weight, 1e-3)[..., None]
     return np.where(covered[..., None], scales, 1).astype(np.float32), covered
 

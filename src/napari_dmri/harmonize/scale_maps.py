@@ -32,7 +32,7 @@ the same tissue differ between protocols of one b-value by tens of percent."""
 RING = 10.0
 """Width (mm) of the rim inside the brain's edge where high scales are looked at."""
 
-EPSILON = float(np.finfo(np.float32).eps)
+EPSILON = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ def ratio(target: Array, source: Array, valid: Array, cap: tuple[float, float]) 
     One subject's ratio is held within four times the cap's square, so that a single voxel with
     hardly any energy does not rule the mean over subjects.
     """
-    quotient = target / (source + EPSILON)
+    quotient = np.asarray(target, np.float64) / (np.asarray(source, np.float64) + EPSILON)
     limited = np.clip(quotient, (cap[0] / 2) ** 2, (cap[1] * 2) ** 2)
     return np.where(valid[..., None], limited, np.nan)
 
@@ -128,6 +128,30 @@ def extend(values: Array, mask: Array) -> Array:
         return values
     nearest = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
     return np.asarray(values[tuple(nearest)])
+
+
+def reach_beyond(
+    values: Array, mask: Array, axes: Sequence[int], reach: int = 3
+) -> tuple[Array, NDArray[np.bool_], NDArray[np.intp]]:
+    """Let a slab's end slices serve a few voxels beyond its faces.
+
+    Returns
+    -------
+    Values and mask on a grid that is wider by ``reach`` voxels on both sides along ``axes`` (the
+    mask dilated along them, the values of the nearest voxel everywhere outside), and the widths
+    (3,) by which the grid begins earlier.
+    """
+    widths = np.zeros(3, np.intp)
+    widths[list(axes)] = reach
+    pads = [(int(w), int(w)) for w in widths]
+    wide = np.pad(values, [*pads, (0, 0)], mode="edge")
+    inside = np.pad(mask, pads)
+    near = inside
+    for axis in axes:
+        line = np.zeros((3, 3, 3), bool)
+        line[tuple(slice(None) if a == axis else 1 for a in range(3))] = True
+        near = ndimage.binary_dilation(near, line, iterations=reach)
+    return extend(wide, inside), np.asarray(near), widths
 
 
 def _smooth_within(values: Array, mask: Array, fwhm: float, voxel_size: Array) -> Array:

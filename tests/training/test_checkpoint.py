@@ -1,0 +1,99 @@
+import json
+
+import numpy as np
+import pytest
+
+from napari_dmri import InputError
+from napari_dmri.training import load_checkpoint, save_checkpoint
+
+
+@pytest.fixture
+def model(tmp_path):
+    tensors = {"a": np.arange(6.0).reshape(2, 3), "b": np.ones((4, 4, 4), np.float32)}
+    card = {"kind": "harmonizer", "method": "linear-rish", "sites": ["Köln", "b"]}
+    return save_checkpoint(tmp_path / "ein Modell ü.safetensors", tensors, card), tensors, card
+
+
+def test_what_is_saved_is_read(model):
+    path, tensors, card = model
+    found, read = load_checkpoint(path, kind="harmonizer")
+    assert sorted(found) == ["a", "b"]
+    for name, value in tensors.items():
+        np.testing.assert_array_equal(found[name], value)
+        assert found[name].dtype == value.dtype
+    assert {k: read[k] for k in card} == card
+    assert len(read["sha256"]) == 64
+    assert json.loads(path.with_suffix(".json").read_text(encoding="utf-8")) == read
+
+
+def test_suffix_is_added(tmp_path):
+    path = save_checkpoint(tmp_path / "model.v1", {"a": np.zeros(1)}, {"kind": "x"})
+    assert path.name == "model.v1.safetensors"
+
+
+def test_existing_files_are_kept(model):
+    path, _, card = model
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="exists"):
+        save_checkpoint(path, {"a": np.zeros(1)}, card)
+    assert path.read_bytes() == before
+    save_checkpoint(path, {"a": np.zeros(1)}, card, overwrite=True)
+    assert load_checkpoint(path)[0]["a"].shape == (1,)
+
+
+def test_an_existing_card_alone_is_kept_too(tmp_path):
+    (tmp_path / "m.json").write_text("{}")
+    with pytest.raises(InputError, match="exists"):
+        save_checkpoint(tmp_path / "m.safetensors", {"a": np.zeros(1)}, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["m.json"]
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(InputError, match="No model file"):
+        load_checkpoint(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("keep", [0, 5, 100, -1])
+def test_truncated_file(model, keep):
+    path = model[0]
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(InputError, match="truncated"):
+        load_checkpoint(path)
+
+
+def test_file_of_another_type(tmp_path):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(b"\x80\x04\x95" + b"not a model" * 20)
+    with pytest.raises(InputError, match="not a whole safetensors file"):
+        load_checkpoint(path)
+
+
+def test_safetensors_of_another_program(tmp_path):
+    from safetensors.numpy import save_file
+
+    save_file({"a": np.zeros(2)}, str(tmp_path / "m.safetensors"))
+    with pytest.raises(InputError, match="without a model card"):
+        load_checkpoint(tmp_path / "m.safetensors")
+
+
+def test_tampered_tensor(model):
+    path = model[0]
+    raw = bytearray(path.read_bytes())
+    raw[-2] ^= 0xFF
+    path.write_bytes(bytes(raw))
+    with pytest.raises(InputError, match="SHA-256"):
+        load_checkpoint(path)
+
+
+def test_tampered_card(model):
+    path = model[0]
+    raw = path.read_bytes()
+    assert raw.count(b"linear-rish") == 1
+    path.write_bytes(raw.replace(b"linear-rish", b"linear-fish"))
+    with pytest.raises(InputError, match="card"):
+        load_checkpoint(path)
+
+
+def test_other_kind(model):
+    with pytest.raises(InputError, match="expected a 'deconvolver'"):
+        load_checkpoint(model[0], kind="deconvolver")
