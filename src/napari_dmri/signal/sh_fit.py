@@ -25,9 +25,18 @@ from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.images import ShImage
 from napari_dmri.progress import Progress, silent
 from napari_dmri.provenance import provenance
-from napari_dmri.scan import B0_THRESHOLD, GradientTable, Scan
+from napari_dmri.scan import B0_THRESHOLD, Scan
 from napari_dmri.signal.blocks import Block, blocks, empty_like_scan, fitting_mask
-from napari_dmri.sphere.harmonics import degrees, design_matrix, n_coefficients, order_of
+from napari_dmri.signal.sh_matrix import (
+    CHUNK,
+    as_tensor,
+    choose_order,
+    condition_number,
+    fit_sh_array,
+    fitting_matrix,
+    need_two,
+)
+from napari_dmri.sphere.harmonics import design_matrix, n_coefficients, order_of
 
 if TYPE_CHECKING:
     import torch
@@ -42,14 +51,8 @@ __all__ = [
     "residual_map",
 ]
 
-MAX_CONDITION = 100.0
-"""The default order's design has at most this condition number."""
-
-SPARE_DIRECTIONS = 1.2
-"""The default order has at most directions / 1.2 coefficients."""
-
-CHUNK = 32768
-"""Voxels that are normalised and multiplied at a time on a CPU: they fit the last cache."""
+BLOCK_VOXELS = 2**16
+"""Voxels that are evaluated between two reports of progress."""
 
 CITATION = (
     "Descoteaux M, Angelino E, Fitzgibbons S, Deriche R. Regularized, fast, and robust analytical "
@@ -57,140 +60,6 @@ CITATION = (
 )
 
 Array = NDArray[Any]
-
-
-def fitting_matrix(directions: Array, order: int, smooth: float = 0.006) -> NDArray[np.float64]:
-    r"""Return the matrix that turns a shell's signal into coefficients.
-
-    .. math:: M = (B^T B + \lambda\,\mathrm{diag}(l^2 (l+1)^2))^{-1} B^T
-
-    Parameters
-    ----------
-    directions
-        Unit vectors (V, 3).
-    order
-        Maximum degree L.
-    smooth
-        Lambda, at least 0.
-
-    Returns
-    -------
-    (C, V) float64.
-
-    Raises
-    ------
-    InputError
-        If lambda is negative or not finite.
-    """
-    if not np.isfinite(smooth) or smooth < 0:
-        raise InputError(f"The smoothing lambda is {smooth}; it must be 0 or more (usual: 0.006).")
-    design = design_matrix(directions, order)
-    el = degrees(order).astype(np.float64)
-    # Stacked least squares keeps the design's own condition number, not its square.
-    stacked = np.concatenate([design, np.diag(np.sqrt(smooth) * el * (el + 1))])
-    inverse: NDArray[np.float64] = np.linalg.pinv(stacked)[:, : len(design)]
-    return inverse
-
-
-def condition_number(directions: Array, order: int, smooth: float = 0.0) -> float:
-    """Return the condition number (2-norm) of a design, of its regularised form if lambda > 0."""
-    design = design_matrix(directions, order)
-    if smooth > 0:
-        el = degrees(order).astype(np.float64)
-        design = np.concatenate([design, np.diag(np.sqrt(smooth) * el * (el + 1))])
-    elif len(design) < design.shape[1]:
-        return float("inf")
-    return float(np.linalg.cond(design))
-
-
-def choose_order(directions: Array) -> int:
-    r"""Choose the largest order that the directions carry with some to spare.
-
-    .. math:: \max L: \; (L+1)(L+2)/2 \le n / 1.2, \quad \mathrm{cond}(B) \le 100
-
-    with n the number of distinct directions: antipodes and duplicates count once.
-
-    Raises
-    ------
-    InputError
-        If there are fewer than two distinct directions.
-    """
-    directions = np.asarray(directions, dtype=np.float64).reshape(-1, 3)
-    distinct = _distinct(directions)
-    _need_two(distinct)
-    order = 0
-    while (
-        n_coefficients(order + 2) <= distinct / SPARE_DIRECTIONS
-        and condition_number(directions, order + 2) <= MAX_CONDITION
-    ):
-        order += 2
-    return order
-
-
-def _distinct(directions: Array) -> int:
-    table = GradientTable(np.full(len(directions), 1000.0), directions)
-    return table.distinct_directions()
-
-
-def _need_two(distinct: int) -> None:
-    if distinct < 2:
-        raise InputError(
-            f"The shell has {distinct} distinct direction; spherical harmonics need at least 2 "
-            "(7 for order 2, 18 for order 4): choose another shell or check the bvec file."
-        )
-
-
-def fit_sh_array(signal: Array, matrix: Array, device: str = "cpu") -> NDArray[np.float32]:
-    r"""Multiply each voxel's values by one matrix, :math:`c = M s`.
-
-    Parameters
-    ----------
-    signal
-        (..., V); float32 is used as it lies in memory.
-    matrix
-        (C, V), e.g. of `fitting_matrix`; or a design (V, C) on coefficients, to evaluate them.
-    device
-        Where the product runs.
-
-    Returns
-    -------
-    (..., C) float32.
-    """
-    import torch
-
-    chosen = choose_device(device)
-    signal = np.asarray(signal, dtype=np.float32)
-    lead, count = signal.shape[:-1], len(matrix)
-    by_volume = signal.flags.f_contiguous and not signal.flags.c_contiguous
-    flat = (
-        signal.T.reshape(signal.shape[-1], -1).T
-        if by_volume
-        else signal.reshape(-1, signal.shape[-1])
-    )
-    factor = _tensor(np.asarray(matrix, dtype=np.float32)).to(chosen.torch())
-    out = (
-        np.empty((count, *lead[::-1]), np.float32).T
-        if by_volume
-        else np.empty((*lead, count), np.float32)
-    )
-    target = out.T.reshape(count, -1).T if by_volume else out.reshape(-1, count)
-    step = CHUNK if chosen.name == "cpu" else max(1, 2**28 // (4 * (flat.shape[1] + count)))
-    for start in range(0, len(flat), step):
-        part = slice(start, start + step)
-        if chosen.name == "cpu":
-            torch.mm(_tensor(flat[part]), factor.T, out=torch.from_numpy(target[part]))
-        else:
-            target[part] = (_tensor(flat[part]).to(factor.device) @ factor.T).cpu().numpy()
-    return out
-
-
-def _tensor(array: Array) -> torch.Tensor:
-    """Wrap an array without a copy where torch can (no negative strides, writable)."""
-    import torch
-
-    if not array.flags.writeable or any(s < 0 for s in array.strides):
-        array = array.copy()
-    return torch.from_numpy(array)
 
 
 def fit_sh(
@@ -247,7 +116,7 @@ def fit_sh(
     chosen = scan.gradients.shell(shell)
     directions = scan.gradients.directions[chosen.indices]
     distinct = scan.gradients.distinct_directions(chosen.indices)
-    _need_two(distinct)
+    need_two(distinct)
     automatic = order is None
     order = choose_order(directions) if order is None else order
     if n_coefficients(order) > distinct:
@@ -324,7 +193,7 @@ class _Fitter:
     def __init__(
         self, matrix: Array, n_b0: int, normalise: bool, clip: bool, device: torch.device
     ) -> None:
-        self.factor = _tensor(np.ascontiguousarray(matrix.T, dtype=np.float32)).to(device)
+        self.factor = as_tensor(np.ascontiguousarray(matrix.T, dtype=np.float32)).to(device)
         self.n_b0, self.normalise, self.clip, self.device = n_b0, normalise, clip, device
         self.used = self.empty = self.broken = self.no_b0 = self.clipped = 0
 
@@ -337,7 +206,7 @@ class _Fitter:
         out = torch.from_numpy(np.empty(shape, np.float32))
         out = out.T if by_volume else out
         good = torch.empty(n, dtype=torch.bool)
-        whole = _tensor(signal)
+        whole = as_tensor(signal)
         step = CHUNK if self.device.type == "cpu" else n
         for start in range(0, n, step or 1):
             part = slice(start, start + step)
@@ -448,10 +317,6 @@ def evaluate_sh(
             out[part][inside] = fit_sh_array(coefficients[part][inside], design, device)
     report(1.0, "evaluating SH")
     return out
-
-
-BLOCK_VOXELS = 2**16
-"""Voxels that are evaluated between two reports of progress."""
 
 
 def residual_map(

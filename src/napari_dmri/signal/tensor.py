@@ -43,8 +43,8 @@ FLOOR = 1e-4
 """Signals below this part of the voxel's largest are raised to it before the logarithm."""
 
 CHUNK = 32768
-"""Voxels solved at a time on a CPU: their normal matrices fit the cache, and steps stay few, as each
-waits for the slowest thread on a busy machine."""
+"""Voxels solved at a time on a CPU: their normal matrices fit the cache, and steps stay few, as
+each waits for the slowest thread on a busy machine."""
 
 MILLI = 1000.0
 """Inside, b is in ms/µm² and D in µm²/ms, so that all unknowns are near 1."""
