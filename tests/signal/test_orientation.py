@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -160,3 +161,32 @@ def test_cancel_passes_through_and_progress_rises(bundle):
 
     with pytest.raises(Cancelled):
         check_orientation(tensor, progress=stop)
+
+
+SETS = {
+    "siemens_trio": "dwi.nii.gz",
+    "philips_achieva_crop": "dwi.nii.gz",
+    "siemens_sagittal": "dwi.nii.gz",
+    "vanderbilt_nrrd": "WIP_dti_ax_601.nii.gz",
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_real_scans_are_right_and_a_flip_of_their_vectors_is_found(real_data, name):
+    from napari_dmri.io import read_scan
+    from napari_dmri.signal.tensor import fit_tensor
+
+    scan = read_scan(real_data / name / SETS[name])
+    b0 = scan.mean_b0()
+    scan = scan.with_mask(b0 > 0.25 * np.percentile(b0, 98))
+    given = check_orientation(fit_tensor(scan, "ols", device="cpu"))
+    assert given.best == "none"
+    ranked = sorted(given.scores.values())
+    assert ranked[-1] > 1.15 * ranked[-2]
+    for wrong in ("flip x", "flip z"):
+        turned = replace(scan, gradients=fix_gradients(scan.gradients, wrong, scan.affine))
+        found = check_orientation(fit_tensor(turned, "ols", device="cpu"))
+        assert found.best == wrong
+        assert found.suspicious
+        repaired = fix_gradients(turned.gradients, found.best, scan.affine)
+        np.testing.assert_allclose(repaired.directions, scan.gradients.directions, atol=1e-9)

@@ -187,13 +187,13 @@ def find_outliers(
         means = np.stack(
             [np.bincount(places, row, minlength=planes) / np.maximum(sizes, 1) for row in rows]
         )
-        change, z = _score_slices(means[:, usable], directions, order)
+        change, z = _score_slices(means[:, usable], directions, order, part(step, 0, 0.6))
         changes[np.ix_(shell.indices, usable)] = change
         slice_scores[np.ix_(shell.indices, usable)] = z
         flagged = (np.abs(z) > THRESHOLD) & (np.abs(change) >= LEAST_CHANGE)
         whole = _whole(change, flagged)
         volume_z, bad = _score_volumes(
-            rows, places, usable, directions, order, ~whole, device, step
+            rows, places, usable, directions, order, ~whole, device, part(step, 0.6, 1)
         )
         scores[shell.indices] = volume_z
         planes_used = np.flatnonzero(usable)
@@ -225,15 +225,17 @@ def _thin(voxels: NDArray[np.bool_], volumes: int) -> NDArray[np.bool_]:
 
 
 def _score_slices(
-    means: NDArray[np.float64], directions: Array, order: int
+    means: NDArray[np.float64], directions: Array, order: int, report: Progress
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return change and signed score (V, S) of slice means (V, S), outliers left out in turn."""
     count, planes = means.shape
     change = np.zeros((count, planes))
     keep = np.ones((count, planes), bool)
     z = np.zeros((count, planes))
-    for _ in range(ROUNDS):
-        for plane in range(planes):
+    changed = np.ones(planes, bool)
+    for turn in range(ROUNDS):
+        for plane in np.flatnonzero(changed):
+            report((turn + plane / planes) / ROUNDS, "comparing slices")
             matrix = prediction_matrix(directions, order, keep[:, plane])
             predicted = matrix @ means[:, plane]
             level = np.maximum(predicted, 0.5 * means[:, plane].mean())
@@ -245,6 +247,7 @@ def _score_slices(
         if not new.any():
             break
         keep &= ~new
+        changed = new.any(0)
     return change, z
 
 
