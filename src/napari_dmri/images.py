@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_dmri.errors import InputError
 from napari_dmri.sphere.harmonics import n_coefficients, order_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["INTERNAL_BASIS", "ScalarImage", "ShImage", "TensorImage", "n_coefficients", "order_of"]
 
