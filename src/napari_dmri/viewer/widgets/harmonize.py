@@ -246,7 +246,7 @@ def card_text(card: dict[str, Any]) -> str:
 
 
 def _look(name: str) -> dict[str, Any]:
-    """Show scales about 1, and scan over template in colours that add up to white where they agree."""
+    """Show scales about 1, and scan over template in colours that add up to white."""
     if name.startswith("scale"):
         return {"colormap": "PiYG", "contrast_limits": (0.5, 1.5)}
     colour = "green" if name.startswith("template") else "magenta"
