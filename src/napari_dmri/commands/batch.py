@@ -1,0 +1,271 @@
+"""Many scans through one harmonizer: which files, which names, one row a scan."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_dmri.compare.tables import Row, Table, combine
+from napari_dmri.errors import InputError
+from napari_dmri.io.atomic import full_suffix, stem_of
+from napari_dmri.progress import Progress, part
+
+if TYPE_CHECKING:
+    from napari_dmri.harmonize.base import Harmonizer
+
+__all__ = ["Job", "Outcome", "evaluate_pairs", "harmonize_all", "plan_jobs", "summary_table"]
+
+SUFFIXES = (".nii.gz", ".nii", ".mif.gz", ".mif", ".nrrd", ".nhdr")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scan to harmonize: where it is, its mask, and where the result goes."""
+
+    scan: Path
+    mask: Path | None
+    output: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: its notes, or why it failed."""
+
+    job: Job
+    seconds: float
+    notes: tuple[str, ...] = ()
+    error: str = ""
+
+    @property
+    def output(self) -> Path:
+        """Where the result is."""
+        return self.job.output
+
+
+def plan_jobs(
+    scans: Sequence[Path], output: Path, mask: Path | None, overwrite: bool
+) -> tuple[list[Job], Path | None]:
+    """Find the scans and name their results, before any work.
+
+    Returns
+    -------
+    The jobs, and the folder of the results; None when one scan goes to one file.
+
+    Raises
+    ------
+    InputError
+        If a path does not exist, no scan is found, two results would share a name, a result
+        exists, or one mask is given for several scans.
+    """
+    from napari_dmri.commands.console import refuse_file
+
+    found: list[tuple[Path, Path]] = []
+    for path in scans:
+        if path.is_dir():
+            inside = _scans_in(path)
+            if not inside:
+                raise InputError(f"No scan in the folder {path}; a scan has a gradient table.")
+            found += [(scan, scan.relative_to(path).parent) for scan in inside]
+        elif path.exists():
+            found.append((path, Path()))
+        else:
+            raise InputError(f"No file or folder at {path}; check the path.")
+    if mask is not None and len(found) > 1:
+        raise InputError(
+            f"One mask was given for {len(found)} scans; put each mask beside its scan as "
+            "NAME_mask.nii.gz."
+        )
+    if len(scans) == 1 and not scans[0].is_dir() and full_suffix(output) in SUFFIXES:
+        refuse_file(output, overwrite)
+        return [Job(scans[0], mask or _mask_beside(scans[0]), output.expanduser())], None
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output} is a file; several scans go to a folder.")
+    jobs: list[Job] = []
+    taken: dict[Path, Path] = {}
+    for scan, below in found:
+        suffix = ".nii.gz" if full_suffix(scan) in (".nrrd", ".nhdr") else full_suffix(scan)
+        target = output.expanduser() / below / f"{stem_of(scan)}_harmonized{suffix}"
+        if target in taken:
+            raise InputError(
+                f"{scan} and {taken[target]} would both become {target}; rename one, or harmonize "
+                "them into different folders."
+            )
+        taken[target] = scan
+        refuse_file(target, overwrite)
+        jobs.append(Job(scan, mask or _mask_beside(scan), target))
+    return jobs, output.expanduser()
+
+
+def harmonize_all(
+    model: Harmonizer,
+    jobs: Sequence[Job],
+    device: str,
+    overwrite: bool,
+    progress: Progress,
+    *,
+    alone: bool = False,
+) -> list[Outcome]:
+    """Harmonize each scan; a failure is noted and the next one begins.
+
+    A scan that stands alone fails loudly instead. Cancelling stops everything.
+    """
+    from napari_dmri.io import read_scan, write_scan
+
+    outcomes: list[Outcome] = []
+    for done, job in enumerate(jobs):
+        begun = time.monotonic()
+        prefix = f"{job.scan.name}: "
+        inner = part(progress, done / len(jobs), (done + 1) / len(jobs), prefix)
+        try:
+            scan = read_scan(job.scan, mask=job.mask)
+            result = model.apply_detailed(scan, device=device, progress=inner)
+            record = result.scan.metadata.get("provenance")
+            write_scan(result.scan, job.output, overwrite=overwrite, provenance=record)
+        except (InputError, OSError, MemoryError) as error:
+            if alone:
+                raise
+            text = " ".join(str(error).split()) or type(error).__name__
+            outcomes.append(Outcome(job, time.monotonic() - begun, error=text))
+        else:
+            outcomes.append(Outcome(job, time.monotonic() - begun, result.notes))
+    return outcomes
+
+
+def summary_table(card: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Table:
+    """Return one row a scan: done or failed, seconds, result, notes."""
+    rows = tuple(
+        Row(
+            str(o.job.scan),
+            {
+                "status": "failed" if o.error else "done",
+                "seconds": round(o.seconds, 2),
+                "result": "" if o.error else str(o.output),
+                "notes": o.error or " ".join(o.notes),
+            },
+        )
+        for o in outcomes
+    )
+    title = f"{card.get('label')}: {card.get('source_site')} -> {card.get('target_site')}"
+    return Table(title, ("status", "seconds", "result", "notes"), rows, "scan")
+
+
+def evaluate_pairs(
+    model: Harmonizer, pairs: Path, device: str, progress: Progress
+) -> tuple[Table, Table, list[Mapping[str, Any]]]:
+    """Harmonize each pair's source and compare it with its target.
+
+    Returns
+    -------
+    All subjects' tables in one, their mean, and the provenance of what was done.
+
+    Raises
+    ------
+    InputError
+        If a subject was trained on (before any work), or a pair is not on one grid.
+    """
+    from napari_dmri.compare.evaluate import evaluate_harmonization
+    from napari_dmri.harmonize import read_pairs, refuse_training_subject
+
+    listed = read_pairs(pairs)
+    repeats = _repeats(pairs)
+    for pair in listed:
+        refuse_training_subject(model, pair.subject)
+    shells = model.card.get("shells") or [{"bvalue": model.card["shell"]}]
+    top = max(shells, key=lambda entry: float(entry["bvalue"]))
+    tables: list[Table] = []
+    records: list[Mapping[str, Any]] = []
+    for done, pair in enumerate(listed):
+        share = (done / len(listed), (done + 1) / len(listed))
+        inner = part(progress, *share, f"{pair.subject}: ")
+        source, target = pair.source, pair.target
+        refuse_training_subject(model, source)
+        refuse_training_subject(model, target)
+        harmonized = model.apply(source, device=device, progress=part(inner, 0, 0.7))
+        records.append(harmonized.metadata.get("provenance", {}))
+        repeat = repeats[pair.subject].load() if pair.subject in repeats else None
+        tables.append(
+            evaluate_harmonization(
+                source,
+                None,
+                harmonized,
+                target,
+                repeat,
+                shell=float(top["bvalue"]),
+                order=top.get("order"),
+                smooth=float(model.card.get("smooth", 0.006)),
+                device=device,
+                progress=part(inner, 0.7, 1),
+            )
+        )
+    label = str(model.card.get("label"))
+    every = combine(tables, f"NMSE by subject ({label})", [pair.subject for pair in listed])
+    return every, _mean(tables, label), records
+
+
+def _mean(tables: Sequence[Table], label: str) -> Table:
+    names = list(dict.fromkeys(row.name for table in tables for row in table.rows))
+    rows = []
+    for name in names:
+        those = [row for table in tables for row in table.rows if row.name == name]
+        values = {
+            column: float(np.mean([float(row.values[column] or 0) for row in those]))
+            for column in tables[0].columns
+        }
+        rows.append(Row(name, {"subjects": len(those), **values}))
+    note = f"Mean NMSE of {len(tables)} subjects; the reference is each target scan as measured."
+    columns = ("subjects", *tables[0].columns)
+    return Table(f"NMSE ({label})", columns, tuple(rows), "scan", (note,))
+
+
+def _repeats(pairs: Path) -> dict[str, Any]:
+    """Return the scans of an optional column ``repeat`` by subject."""
+    from napari_dmri.harmonize.cohort import LazyScan
+
+    with pairs.open(encoding="utf-8-sig", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    found = {}
+    for row in rows:
+        value = (row.get("repeat") or "").strip()
+        if value in ("", "n/a"):
+            continue
+        path = pairs.parent / value
+        if not path.is_file():
+            raise InputError(f"{pairs.name}: no file at {value} (repeat); check the path.")
+        subject = str(row.get("subject") or "").strip()
+        found[subject] = LazyScan(path.resolve(), None, subject)
+    return found
+
+
+def _scans_in(folder: Path) -> list[Path]:
+    """Return files that are scans, and such as cannot be opened (their row says why)."""
+    from napari_dmri.io import classify
+
+    found = []
+    for path in sorted(folder.rglob("*")):
+        hidden = any(p.startswith(".") for p in path.relative_to(folder).parts)
+        if hidden or not path.is_file() or full_suffix(path) not in SUFFIXES:
+            continue
+        try:
+            kind = classify(path)
+        except InputError:
+            kind = "scan"
+        if kind == "scan":
+            found.append(path)
+    return found
+
+
+def _mask_beside(scan: Path) -> Path | None:
+    stem = stem_of(scan)
+    for name in dict.fromkeys((stem, stem.removesuffix("_dwi"))):
+        for ending in ("_mask", "_desc-brain_mask"):
+            for suffix in (".nii.gz", ".nii"):
+                path = scan.with_name(f"{name}{ending}{suffix}")
+                if path.is_file():
+                    return path
+    return None
