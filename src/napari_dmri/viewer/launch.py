@@ -15,7 +15,9 @@ DOCKS = ("Scan", "SH fit", "Harmonize", "Compare")
 
 def open_dock(viewer: Any, name: str) -> Any:
     """Open one dock as a tab on the right, or bring it to the front, and return its widget."""
-    _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, name, tabify=True)
+    dock, widget = viewer.window.add_plugin_dock_widget(PLUGIN, name, tabify=True)
+    dock.show()
+    dock.raise_()
     return widget
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from napari.layers import Labels
 from napari.utils import Colormap
 
 from napari_dmri.images import ScalarImage, ShImage, TensorImage
@@ -182,7 +183,7 @@ def sh_layer(image: ShImage, **changes: Any) -> LayerData:
         "colormap": "gray",
         "contrast_limits": (0.0, max(high, 1e-12)),
         "metadata": _metadata("sh", image, image.affine, image.provenance),
-        **spatial(image.affine, image.shape, "coefficient"),
+        **spatial(image.affine, image.shape, "volume"),
         **changes,
     }
     return to_napari(image.coefficients), kwargs, "image"
@@ -256,7 +257,7 @@ def scan_of(layer: Any) -> Scan | None:
 def mask_on(layer: Any, scan: Scan) -> np.ndarray | None:
     """Return a Labels layer as a mask (X, Y, Z) as it is painted now; None on another grid."""
     data = getattr(layer, "data", None)
-    if type(layer).__name__ != "Labels" or data.shape[-3:] != scan.grid[::-1]:
+    if not isinstance(layer, Labels) or data.shape[-3:] != scan.grid[::-1]:
         return None
     facts = layer.metadata.get(KEY, {})
     expected = spatial(scan.affine, scan.grid)

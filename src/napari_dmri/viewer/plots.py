@@ -137,9 +137,9 @@ class DirectionPlot(PlotCanvas):
             )
 
     def _disk(self, axes: Any, title: str, left: str, right: str) -> None:
-        self.dress(axes)
-        axes.set(xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), aspect="equal", title=title)
+        axes.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), aspect="equal", title=title)
         axes.axis("off")
+        self.dress(axes)
         turn = np.linspace(0, 2 * np.pi, 181)
         for radius in (1.0, np.sqrt(1 - np.cos(np.pi / 4))):
             axes.plot(radius * np.cos(turn), radius * np.sin(turn), color=self.quiet, lw=0.8)

@@ -19,15 +19,16 @@ from qtpy.QtWidgets import (
     QPushButton,
     QScrollArea,
     QSizePolicy,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible, QElidingLabel
+from superqt import QElidingLabel
 
 from napari_dmri.device import free_memory
 from napari_dmri.viewer.jobs import Job, Outcome
 
-__all__ = ["LEVEL_COLOURS", "Dock", "LayerPicker", "RunBar", "StatusLine", "device_line"]
+__all__ = ["LEVEL_COLOURS", "Dock", "LayerPicker", "RunBar", "Section", "StatusLine", "device_line"]
 
 LEVEL_COLOURS = {"ok": "#3fb950", "note": "#58a6ff", "warning": "#d29922", "error": "#f85149"}
 """Green, blue, amber, red: legible on napari's dark and light themes, never without words."""
@@ -225,6 +226,60 @@ class RunBar(QWidget):
         self.finished.emit(outcome)
 
 
+class Section(QWidget):
+    """A part of a dock that folds away under its title."""
+
+    toggled = Signal(bool)
+
+    def __init__(self, title: str, expanded: bool = False) -> None:
+        super().__init__()
+        self.header = QToolButton()
+        self.header.setText(title)
+        self.header.setCheckable(True)
+        self.header.setAutoRaise(True)
+        self.header.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.header.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.header.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.inner = QWidget()
+        self.column = QVBoxLayout(self.inner)
+        self.column.setContentsMargins(4, 2, 0, 6)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 2, 0, 2)
+        layout.setSpacing(0)
+        layout.addWidget(self.header)
+        layout.addWidget(self.inner)
+        self.header.toggled.connect(self._show)
+        self.header.setChecked(expanded)
+        self._show(expanded)
+
+    def setText(self, title: str) -> None:
+        """Change the title."""
+        self.header.setText(title)
+
+    def addWidget(self, widget: QWidget) -> None:
+        """Add a widget to the part that folds away."""
+        self.column.addWidget(widget)
+
+    def isExpanded(self) -> bool:
+        """Tell whether the content is shown."""
+        return self.header.isChecked()
+
+    def expand(self, animate: bool = False) -> None:
+        """Show the content."""
+        self.header.setChecked(True)
+
+    def collapse(self, animate: bool = False) -> None:
+        """Hide the content."""
+        self.header.setChecked(False)
+
+    def _show(self, expanded: bool) -> None:
+        arrow = Qt.ArrowType.DownArrow if expanded else Qt.ArrowType.RightArrow
+        self.header.setArrowType(arrow)
+        self.header.setToolTip("Press to hide." if expanded else "Press to show.")
+        self.inner.setVisible(expanded)
+        self.toggled.emit(expanded)
+
+
 class Dock(QScrollArea):
     """A dock: input, method, settings, result, device and Run, from top to bottom.
 
@@ -235,7 +290,8 @@ class Dock(QScrollArea):
 
     def __init__(self, viewer: Any, run_text: str = "Run") -> None:
         super().__init__()
-        self.viewer = viewer
+        # napari hands plugins a proxy that wraps every layer anew, so that no two are identical
+        self.viewer = getattr(viewer, "__wrapped__", viewer)
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -245,7 +301,7 @@ class Dock(QScrollArea):
         self.body.setContentsMargins(8, 8, 8, 8)
         self.form = _form()
         self.body.addLayout(self.form)
-        self.collapsible = QCollapsible("Settings")
+        self.collapsible = Section("Settings")
         inner = QWidget()
         self.settings = _form()
         inner.setLayout(self.settings)

@@ -12,9 +12,9 @@ from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QFileDialog,
     QGridLayout,
-    QHBoxLayout,
     QLabel,
     QPushButton,
+    QVBoxLayout,
     QWidget,
 )
 
@@ -108,7 +108,7 @@ class FitDock(Dock):
         for column, (title, names) in enumerate(
             (("From harmonics", SH_OUTPUTS), ("From the tensor", TENSOR_OUTPUTS))
         ):
-            grid.addWidget(QLabel(title), 0, column)
+            grid.addWidget(QLabel(f"<i>{title}</i>"), 0, column)
             for index, name in enumerate(names):
                 box = self.outputs[name]
                 box.setText("SH image" if name == "SH" else box.text())
@@ -141,7 +141,7 @@ class FitDock(Dock):
         self.clip.setToolTip("Clip S/b0 to [0, 1] before the fit; voxels clipped are counted.")
         self.normalise.toggled.connect(self.clip.setEnabled)
         pair = QWidget()
-        row = QHBoxLayout(pair)
+        row = QVBoxLayout(pair)
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(self.normalise)
         row.addWidget(self.clip)
@@ -167,9 +167,7 @@ class FitDock(Dock):
         self.row("S&H file", self.format, "Format of the exported SH image; maps are NIfTI.",
                  self.settings)  # fmt: skip
         self.export_button = QPushButton("&Export…")
-        self.export_button.setToolTip(
-            "Write the SH image and maps of the last fit to a folder."
-        )
+        self.export_button.setToolTip("Write the SH image and maps of the last fit to a folder.")
         self.export_button.setEnabled(False)
         self.export_button.clicked.connect(self._ask_export)
         self.export_line = StatusLine()

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QHBoxLayout, QPushButton, QWidget
 from napari_dmri.images import ScalarImage
 from napari_dmri.scan import Scan
 from napari_dmri.viewer.jobs import Job, Outcome
-from napari_dmri.viewer.layers import labels_layer, mask_on, scan_of
+from napari_dmri.viewer.layers import kind_of, labels_layer, mask_on, scan_of
 from napari_dmri.viewer.widgets._parts import LayerPicker, StatusLine
 
 __all__ = ["MaskRow"]
@@ -48,6 +48,9 @@ class MaskRow(QWidget):
         row.addWidget(self.picker, 1)
         row.addWidget(self.make)
         self.setFocusProxy(self.picker)
+        self._chosen_by_hand = False
+        self.picker.activated.connect(self._by_hand)
+        viewer.layers.events.inserted.connect(self._offer_new)
         self.make.clicked.connect(self._make)
         self.picker.layer_changed.connect(lambda _: self.mask_changed.emit())
         scans.layer_changed.connect(self._scan_changed)
@@ -57,8 +60,22 @@ class MaskRow(QWidget):
         scan = scan_of(self.scans.layer)
         return scan is not None and mask_on(layer, scan) is not None
 
+    def _by_hand(self, *_: Any) -> None:
+        self._chosen_by_hand = True
+
+    def _offer_new(self, event: Any) -> None:
+        """Take a mask that was just added, unless the user has chosen something else."""
+        layer = event.value
+        if kind_of(layer) == "mask" and not self._chosen_by_hand and self._fits(layer):
+            self.picker.refresh()
+            self.picker.choose(layer)
+
     def _scan_changed(self, layer: Any) -> None:
+        self._chosen_by_hand = False
         self.picker.refresh()
+        masks = [m for m in self.viewer.layers if kind_of(m) == "mask" and self._fits(m)]
+        if masks and self.picker.layer is None:
+            self.picker.choose(masks[-1])
         if not (self.job and self.job.running):
             self.make.setEnabled(scan_of(layer) is not None)
 
