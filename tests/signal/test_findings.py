@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from napari_dmri.scan import GradientTable, Scan
-from napari_dmri.signal.findings import check_scan, condition_numbers, duplicates, one_sidedness
+from napari_dmri.signal.directions import condition_numbers, duplicates, one_sidedness
+from napari_dmri.signal.findings import check_scan
 
 
 def spiral(count):

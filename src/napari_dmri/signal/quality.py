@@ -144,7 +144,8 @@ def describe_scan(scan: Scan) -> dict[str, Any]:
 
     Condition numbers that are infinite (fewer directions than coefficients) come as None.
     """
-    from napari_dmri.signal.findings import check_scan, condition_numbers
+    from napari_dmri.signal.directions import condition_numbers
+    from napari_dmri.signal.findings import check_scan
     from napari_dmri.signal.sh_fit import choose_order
 
     table = scan.gradients
