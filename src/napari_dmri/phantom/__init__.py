@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from napari_dmri.phantom.travelling import (
         SIZES,
         TravellingSubject,
+        make_travelling,
         simulate_subject,
     )
     from napari_dmri.phantom.truth import Truth
@@ -25,6 +26,7 @@ _HOMES = {
     "TravellingSubject": "travelling",
     "Truth": "truth",
     "make_subject": "anatomy",
+    "make_travelling": "dataset",
     "get_scanner": "presets",
     "simulate_subject": "travelling",
 }
@@ -39,6 +41,7 @@ __all__ = [
     "Truth",
     "get_scanner",
     "make_subject",
+    "make_travelling",
     "simulate_subject",
 ]
 

@@ -99,7 +99,7 @@ class Subject:
     diffusivity: float = 1.75e-3
     intra: float = 0.55
     concentration: float = 7.0
-    grey_diffusivity: tuple[float, float] = (1.35e-3, 0.75e-3)
+    grey_diffusivity: tuple[float, float] = (1.30e-3, 0.64e-3)
     grey_concentration: float = 2.5
     dot: float = 0.04
     free_diffusivity: float = 3.0e-3
@@ -153,7 +153,7 @@ def make_subject(index: int, seed: int = 7, strength: float = 1.0) -> Subject:
         diffusivity=draw(1.75e-3, 0.03e-3),
         intra=draw(0.55, 0.015),
         concentration=draw(7.0, 0.6),
-        grey_diffusivity=(draw(1.35e-3, 0.03e-3), draw(0.75e-3, 0.015e-3)),
+        grey_diffusivity=(draw(1.30e-3, 0.03e-3), draw(0.64e-3, 0.015e-3)),
         grey_concentration=draw(2.5, 0.2),
         dot=draw(0.04, 0.005),
     )

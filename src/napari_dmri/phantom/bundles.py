@@ -8,15 +8,17 @@ radiata and both forceps fan; the fornix's two sides kiss under the callosum.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_dmri.phantom.shapes import Curve, Hull
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["Bundle", "all_bundles", "bundle_names"]
 
@@ -40,7 +42,7 @@ class Bundle:
     intra
         Factor on the subject's intra-axonal fraction.
     fade
-        Part of the density that is lost from the middle of the curves to half-way to their ends.
+        Part of the density that is lost half-way from the middle of the curves to their ends.
     """
 
     name: str
@@ -164,9 +166,7 @@ def _callosum(hull: Hull) -> Iterator[Bundle]:
             ]
             parts["splenium"].append(_across((0, y, z), half, (4.6, 5.0, 5.5, 6.5)))
     for name, curves in parts.items():
-        yield Bundle(
-            f"cc_{name}", tuple(curves), 1.7, 0.7 if name != "body" else 0.75, 1.12, 0.7
-        )
+        yield Bundle(f"cc_{name}", tuple(curves), 1.7, 0.7 if name != "body" else 0.75, 1.12, 0.7)
 
 
 def _across(middle: tuple[float, float, float], half: list[Any], radii: tuple[float, ...]) -> Curve:

@@ -156,9 +156,7 @@ def _sample_block(subject: Subject, grid: Grid, index: Array, splits: int) -> tu
     active = np.flatnonzero(white > 0)
     voxel = active // len(offsets)
     fill = (found.fill[active], found.fill_weight[active])
-    shares, dyadics = _bundle_shares(
-        subject, template[active], fill, white[active], voxel, count
-    )
+    shares, dyadics = _bundle_shares(subject, template[active], fill, white[active], voxel, count)
     # Only a direction matters, so the mean Jacobian of the voxel serves all its cubes.
     back = subject.deformation.inverse_jacobian(scanner)
     populations = _populations(subject, shares, dyadics, back)
@@ -177,7 +175,12 @@ def _oriented(normals: Array, outward: Array) -> Array:
 
 
 def _bundle_shares(
-    subject: Subject, points: Array, fill: tuple[Array, Array], white: Array, voxel: Array, count: int
+    subject: Subject,
+    points: Array,
+    fill: tuple[Array, Array],
+    white: Array,
+    voxel: Array,
+    count: int,
 ) -> tuple[Array, Array]:
     """Return each bundle's amount (V, K + 1) and its dyadic's sum (V, K + 1, 6); fill comes last.
 

@@ -9,12 +9,13 @@ The interhemispheric and Sylvian fissures are sheets of their own, with folds on
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dmri.phantom.shapes import Hull
+if TYPE_CHECKING:
+    from napari_dmri.phantom.shapes import Hull
 
 __all__ = ["Cortex", "CortexPoints"]
 

@@ -28,7 +28,7 @@ WAVES = 8
 
 @dataclass(frozen=True, eq=False)
 class Deformation:
-    """Map subject space to template space.
+    r"""Map subject space to template space.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Deformation:
     wavevectors
         :math:`k_j` (J, 3), rad/mm.
     phases
-        :math:`\\phi_{ij}` (J, 3), rad.
+        :math:`\phi_{ij}` (J, 3), rad.
 
     Raises
     ------
@@ -137,23 +137,23 @@ class Deformation:
         """Return the matrices (P, 3, 3) that turn template vectors into scanner vectors."""
         affine = self._affine()
         base = (np.asarray(points, np.float64) - self.translation) @ affine.T
-        jacobian = np.tile(np.eye(3), (len(base), 1, 1))
+        jacobian: NDArray[np.float64] = np.tile(np.eye(3), (len(base), 1, 1))
         for j in range(len(self.amplitudes)):
             slope = self.amplitudes[j] * np.cos(
                 (base @ self.wavevectors[j])[:, None] + self.phases[j]
             )
             jacobian += slope[:, :, None] * self.wavevectors[j]
-        result: NDArray[np.float64] = np.linalg.inv(jacobian @ affine)
-        return result
+        return np.asarray(np.linalg.inv(jacobian @ affine), np.float64)
 
     def to_scanner(self, points: Array, steps: int = 40) -> NDArray[np.float64]:
         """Return scanner positions (P, 3) of template positions, by fixed-point iteration."""
         goal = np.asarray(points, np.float64)
-        base = goal.copy()
+        base: NDArray[np.float64] = goal.copy()
         for _ in range(steps):
             along = base @ self.wavevectors.T
-            base = goal - np.einsum(
+            shift = np.einsum(
                 "pji,ji->pi", np.sin(along[:, :, None] + self.phases), self.amplitudes
             )
+            base = np.asarray(goal - shift, np.float64)
         result: NDArray[np.float64] = base @ np.linalg.inv(self._affine()).T + self.translation
         return result

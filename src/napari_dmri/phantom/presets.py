@@ -17,39 +17,39 @@ _GE = Scanner(
     "ge_st",
     directions=1,
     te=89,
-    tr=8700,
-    bvalue_scale=0.975,
-    nonlinearity=0.02,
-    psf=(1.9, 2.5, 1.2),
+    tr=11500,
+    bvalue_scale=1.02,
+    nonlinearity=0.04,
+    psf=(2.5, 2.9, 1.9),
     bias=0.25,
     gain=1.6,
-    snr=17,
+    snr=22,
     noise_variation=0.35,
 )
 _PRISMA = Scanner(
     "prisma_st",
     directions=2,
     te=89,
-    tr=7200,
+    tr=3800,
     bvalue_scale=1.0,
     nonlinearity=0.01,
-    psf=(1.0, 1.3, 0.6),
+    psf=(0.7, 1.0, 0.5),
     bias=0.35,
     gain=1.0,
-    snr=27,
-    noise_variation=0.6,
+    snr=19,
+    noise_variation=0.5,
 )
 _CONNECTOM = Scanner(
     "connectom_st",
     directions=3,
     te=89,
-    tr=7200,
+    tr=4500,
     bvalue_scale=1.01,
     nonlinearity=-0.10,
-    psf=(1.0, 1.3, 0.6),
+    psf=(0.7, 1.0, 0.5),
     bias=0.45,
     gain=1.2,
-    snr=29,
+    snr=24,
     noise_variation=0.6,
 )
 _ADVANCED = replace(
@@ -73,7 +73,7 @@ GAPS: dict[str, tuple[str, ...]] = {
 """Sites that differ from ``prisma_st`` by one kind of cause only."""
 
 _FAR = replace(
-    _GE, bvalue_scale=0.93, nonlinearity=-0.14, te=95, tr=5000, psf=(2.4, 3.0, 1.6), snr=13
+    _GE, bvalue_scale=0.93, nonlinearity=-0.14, te=105, tr=11500, psf=(3.0, 3.4, 2.2), snr=12
 )
 
 SITES: dict[str, Scanner] = {

@@ -8,22 +8,25 @@ another scanner's, which is how a gap is taken apart by cause.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_dmri.errors import InputError
-from napari_dmri.phantom.anatomy import Subject
-from napari_dmri.phantom.composition import Composition, Grid
 from napari_dmri.phantom.gradients import make_table
 from napari_dmri.phantom.noise import add_noise
 from napari_dmri.phantom.tissue_signal import TISSUE, mixture_signal
 from napari_dmri.progress import Progress, part
 from napari_dmri.scan import GradientTable, Scan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_dmri.phantom.anatomy import Subject
+    from napari_dmri.phantom.composition import Composition, Grid
 
 __all__ = ["EFFECTS", "SIGNAL_SCALE", "Scanner"]
 
@@ -238,16 +241,19 @@ class Scanner:
     def gradient_field(self, points: Array) -> NDArray[np.float64]:
         r"""Return L (P, 3, 3): scale error and non-linearity at scanner positions (mm).
 
-        .. math:: L = \sqrt{s}\,\left[I + \eta (r^2 I + r r^T / 2 - \ldots)\right], r in 100 mm,
+        .. math:: L = \sqrt{s} \left[I + \eta \left(r^2 D + r r^T / 2\right)\right]
 
-        strongest along z as in head gradients.
+        with r in units of 100 mm, D = diag(0.7, 0.9, 1.3), scale error s and non-linearity
+        :math:`\eta`.
         """
         r = np.asarray(points, np.float64) / 100.0
         square = (r**2).sum(1)
-        field = np.tile(np.eye(3), (len(r), 1, 1))
+        field: NDArray[np.float64] = np.tile(np.eye(3), (len(r), 1, 1))
         shape = square[:, None, None] * np.diag([0.7, 0.9, 1.3])
         shape = shape + 0.5 * r[:, :, None] * r[:, None, :]
-        return np.sqrt(self.bvalue_scale) * (field + self.nonlinearity * shape)
+        field += self.nonlinearity * shape
+        field *= np.sqrt(self.bvalue_scale)
+        return field
 
     def receive_field(self, grid: Grid) -> NDArray[np.float32]:
         """Return the receive sensitivity (X, Y, Z): higher near the coil, tilted by the site."""
@@ -268,7 +274,8 @@ class Scanner:
 def _positions(grid: Grid) -> Array:
     """Return positions (X, Y, Z, 3) from the head's centre, in units of 80 mm."""
     points = grid.centres(np.arange(int(np.prod(grid.shape))))
-    return (points.reshape(*grid.shape, 3) - np.float32([0, -16, 15])) / np.float32(80)
+    shifted: Array = points.reshape(*grid.shape, 3) - np.array([0, -16, 15], np.float32)
+    return shifted / np.float32(80)
 
 
 def _blur(image: Array, widths: tuple[float, float, float], voxel: Array) -> Array:

@@ -33,7 +33,7 @@ def coverage(distance: Array, width: float) -> Array:
     return np.clip(0.5 - distance / np.float32(width), 0, 1)
 
 
-def ellipsoid(points: Array, centre: Array, radii: Array) -> Array:
+def ellipsoid(points: Array, centre: Any, radii: Any) -> Array:
     """Return the first-order signed distance to an axis-aligned ellipsoid (P,)."""
     scaled = (points - np.asarray(centre, np.float32)) / np.asarray(radii, np.float32)
     rho = np.sqrt((scaled**2).sum(1)) + np.float32(1e-6)

@@ -15,13 +15,12 @@ and without dispersion the exponentials themselves, which is exact. Tissues weig
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_dmri.errors import InputError
-from napari_dmri.phantom.anatomy import Subject
 from napari_dmri.phantom.composition import MAX_POPULATIONS, Composition
 from napari_dmri.phantom.watson import (
     MAX_ORDER,
@@ -30,9 +29,19 @@ from napari_dmri.phantom.watson import (
     watson_coefficients,
 )
 from napari_dmri.progress import Progress, silent
-from napari_dmri.scan import GradientTable
 
-__all__ = ["TISSUE", "Relaxation", "grey_signal", "mixture_signal", "white_signal"]
+if TYPE_CHECKING:
+    from napari_dmri.phantom.anatomy import Subject
+    from napari_dmri.scan import GradientTable
+
+__all__ = [
+    "TISSUE",
+    "Relaxation",
+    "grey_signal",
+    "mixture_signal",
+    "white_signal",
+    "zonal_response",
+]
 
 Array = NDArray[Any]
 
@@ -101,10 +110,7 @@ def white_signal(
             continue
         mine = b if b.ndim == 1 else b[rows]
         axes = directions[rows, f].astype(np.float64)
-        if g.ndim == 2:
-            cosine = axes @ g.T
-        else:
-            cosine = np.einsum("pi,pni->pn", axes, g[rows])
+        cosine = axes @ g.T if g.ndim == 2 else np.einsum("pi,pni->pn", axes, g[rows])
         signal = _population(mine, cosine, intra[rows, f], concentrations[rows, f], diffusivity)
         total[rows] += fractions[rows, f, None] * signal
     return total
@@ -231,9 +237,9 @@ def mixture_signal(
 
 
 def zonal_response(b: Array, intra: float, diffusivity: float, order: int = MAX_ORDER) -> Array:
-    r"""Return SH zonal coefficients of the undispersed single fibre, :math:`S(b) = \sum r_l Y_{l0}`.
+    r"""Return the zonal SH coefficients of one undispersed fibre along z, (B, L/2+1).
 
-    :math:`r_l = a_l \sqrt{4\pi/(2l+1)}` for the fibre along z, shape (B, L/2+1).
+    :math:`S(b) = \sum_l r_l Y_{l0}` with :math:`r_l = a_l \sqrt{4\pi/(2l+1)}`.
     """
     across = diffusivity * (1 - intra)
     shells = np.asarray(b, np.float64)

@@ -6,25 +6,32 @@ In memory (`simulate_subject`), or as a BIDS-like folder with truth and a pairs 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_dmri.errors import InputError
 from napari_dmri.phantom.anatomy import Lesion, make_subject
 from napari_dmri.phantom.composition import Grid, sample
+from napari_dmri.phantom.dataset import make_travelling
 from napari_dmri.phantom.presets import get_scanner
 from napari_dmri.phantom.truth import Truth
 from napari_dmri.progress import Progress, part
-from napari_dmri.scan import Scan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from napari_dmri.scan import Scan
 
 __all__ = [
     "SIZES",
     "Field",
     "TravellingSubject",
+    "check_sites",
     "field_of_view",
+    "make_travelling",
     "simulate_subject",
 ]
 
@@ -75,6 +82,14 @@ def field_of_view(size: str | tuple[int, int, int]) -> Field:
         raise InputError(f"A size of {tuple(size)} voxels; expected three counts of at least 1.")
     x, y, z = (2.4 * n for n in size)
     return Field((x, y, z), (0.0, -16.0, 24.0))
+
+
+def check_sites(sites: Sequence[str]) -> None:
+    """Refuse no sites, unknown ones and one that is given twice."""
+    if isinstance(sites, str) or not sites or len(set(sites)) != len(sites):
+        raise InputError(f"The sites are {sites!r}; at least one is needed, and each only once.")
+    for name in sites:
+        get_scanner(name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,10 +149,7 @@ def simulate_subject(
     InputError
         If a site or the size is unknown, no site is given, or one is given twice.
     """
-    if not sites or len(set(sites)) != len(sites):
-        raise InputError(
-            f"The sites are {list(sites)}; at least one is needed, and each only once."
-        )
+    check_sites(sites)
     subject = make_subject(index, seed).with_lesion(lesion)
     view = field_of_view(size)
     scanners = [get_scanner(name) for name in sites]

@@ -8,20 +8,22 @@ white matter's signal.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_dmri.images import ScalarImage, ShImage, n_coefficients
-from napari_dmri.phantom.anatomy import Subject
 from napari_dmri.phantom.bundles import all_bundles, bundle_names
-from napari_dmri.phantom.composition import Composition
 from napari_dmri.phantom.scanner import SIGNAL_SCALE, Scanner
 from napari_dmri.phantom.tissue_signal import TISSUE, zonal_response
 from napari_dmri.phantom.watson import kernel_coefficients, watson_coefficients
 from napari_dmri.progress import Progress, silent
 from napari_dmri.sphere.harmonics import degrees, design_matrix
+
+if TYPE_CHECKING:
+    from napari_dmri.phantom.anatomy import Subject
+    from napari_dmri.phantom.composition import Composition
 
 __all__ = ["Truth", "responses"]
 
