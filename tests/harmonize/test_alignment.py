@@ -119,12 +119,11 @@ def test_registration_stops_when_told():
 
 
 def test_template_settles_and_is_repeatable():
-    brains = [bent(brain(), seed) for seed in (1, 2, 3)]
+    brains = [bent(brain(), seed) for seed in (1, 2)]
     made = [
-        build_template(brains, "abc", rounds=4, tolerance=0.05, iterations=(12, 8))
-        for _ in range(2)
+        build_template(brains, "ab", rounds=3, tolerance=0.05, iterations=(12, 8)) for _ in range(2)
     ]
-    assert made[0].settled and made[0].rounds <= 4
+    assert made[0].settled and made[0].rounds <= 3
     assert made[0].changes[-1] < 0.05
     np.testing.assert_array_equal(made[0].channels.images[0], made[1].channels.images[0])
     core = ndimage.binary_erosion(made[0].channels.mask, iterations=3, border_value=1)

@@ -1,10 +1,11 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_dmri import Cancelled, DmriWarning, InputError, Scan, harmonize
+from napari_dmri import Cancelled, DmriWarning, GradientTable, InputError, Scan, harmonize
 from napari_dmri.harmonize import LinearRish, Pair, refit
 from napari_dmri.harmonize.linear_rish import ITERATIONS
 from napari_dmri.signal.rish import rish
@@ -164,6 +165,41 @@ def test_b_values_that_differ_are_mapped(world):
     # Mono-exponential: less weighting, more signal.
     plain = world.model.apply(world.held_out.source)
     assert result.scan.data[mask][:, 2:].mean() > plain.data[mask][:, 2:].mean()
+
+
+def two_shells(scan, factor):
+    """Add a shell at b=3000 whose signal is a power of the other's, times a factor."""
+    inner = scan.volumes(np.arange(2, scan.shape[3]))
+    outer = 800 * (np.clip(inner / 800, 0, 1) ** 1.5) * factor
+    bvalues = np.r_[scan.gradients.bvalues, np.full(inner.shape[3], 3000.0)]
+    directions = np.concatenate([scan.gradients.directions, scan.gradients.directions[2:]])
+    data = np.concatenate([scan.volumes(), outer], axis=-1)
+    return replace(scan, data=data, gradients=GradientTable(bvalues, directions))
+
+
+def test_maps_per_shell(world):
+    pair = world.pairs[0]
+    source, target = two_shells(pair.source, 1), two_shells(pair.source, 0.8)
+    with pytest.warns(DmriWarning, match="one travelling"):
+        model = LinearRish(shell=[1200, 3000], **QUICK).fit([(source, target)])
+    core = interior(next(iter(model._maps.values())).mask)
+    for k in range(3):
+        np.testing.assert_allclose(model.maps[f"scale l={2 * k} b=1200"].data[core], 1, rtol=1e-3)
+        np.testing.assert_allclose(model.maps[f"scale l={2 * k} b=3000"].data[core], 0.8, rtol=1e-3)
+    assert [entry["bvalue"] for entry in model.card["shells"]] == [1200, 3000]
+    held = two_shells(world.held_out.source, 1)
+    result = model.apply(held)
+    plain = refit(refit(held, 4, shell=1200), 4, shell=3000)
+    inside = interior(held.mask)
+    ratio = result.data[inside].mean(0) / plain.data[inside].mean(0)
+    np.testing.assert_allclose(ratio, np.r_[np.ones(32), np.full(30, 0.8)], rtol=0.01)
+
+
+def test_other_shells_pass_through(world):
+    held = two_shells(world.held_out.source, 1)
+    result = world.model.apply_detailed(held)
+    np.testing.assert_array_equal(result.scan.data[..., 32:], held.data[..., 32:])
+    assert any("no maps for b=3000" in note for note in result.notes)
 
 
 def test_training_subject_is_named_and_not_evaluated(world):

@@ -27,8 +27,10 @@ from numpy.typing import NDArray
 from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.harmonize import features, scale_maps
 from napari_dmri.harmonize.alignment import Channels
-from napari_dmri.harmonize.base import CardCheck, Harmonization
+from napari_dmri.harmonize.base import CardCheck, Harmonization, trained_subject
 from napari_dmri.harmonize.cards import check_card, refuse_errors
+from napari_dmri.harmonize.linear_rish_card import CITATIONS, LABEL, NAME
+from napari_dmri.harmonize.placement import at_cap, onto_scan
 from napari_dmri.harmonize.reconstruct import rebuild, scale_coefficients
 from napari_dmri.harmonize.syn import ITERATIONS
 from napari_dmri.harmonize.template import to_template
@@ -40,27 +42,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from napari_dmri.harmonize.alignment import Warp
     from napari_dmri.harmonize.base import PairLike
     from napari_dmri.scan import Scan
 
-__all__ = ["CITATIONS", "KIND", "LinearRish"]
+__all__ = ["LinearRish"]
 
 Array = NDArray[Any]
-
-KIND = "harmonizer"
-NAME = "linear-rish"
-LABEL = "LinearRISH"
-
-CITATIONS = (
-    "Mirzaalian H, Ning L, Savadjiev P, et al. Inter-site and inter-scanner diffusion MRI data "
-    "harmonization. NeuroImage 135:311-323, 2016.",
-    "Mirzaalian H, Ning L, Savadjiev P, et al. Multi-site harmonization of diffusion MRI data in a "
-    "registration framework. Brain Imaging Behav 12:284-295, 2018.",
-    "Cetin Karayumak S, Bouix S, Ning L, et al. Retrospective harmonization of multi-site "
-    "diffusion MRI data acquired with different acquisition parameters. NeuroImage 184:180-200, "
-    "2019.",
-)
 
 
 class LinearRish:
@@ -195,17 +182,13 @@ class LinearRish:
         device, progress
             Where it runs; who is told.
 
-        Returns
-        -------
-        The model itself.
-
         Raises
         ------
         InputError
             If there are no pairs, a subject comes twice, or scans do not fit each other or
             cannot be aligned, with the figures.
         """
-        from napari_dmri.harmonize.training import train_pairs
+        from napari_dmri.harmonize.linear_rish_fit import train_pairs
 
         return self._take(*train_pairs(self, pairs, device=device, progress=progress))
 
@@ -234,7 +217,7 @@ class LinearRish:
             If a site has fewer than 10 scans, or scans do not fit each other or cannot be
             aligned.
         """
-        from napari_dmri.harmonize.training import train_groups
+        from napari_dmri.harmonize.linear_rish_fit import train_groups
 
         trained = train_groups(self, source_scans, target_scans, device=device, progress=progress)
         return self._take(*trained)
@@ -305,7 +288,7 @@ class LinearRish:
         maps: dict[str, ScalarImage] = {}
         fits = {}
         for bvalue, trained in self._maps.items():
-            scales, covered = _onto(warp, trained, brain.mask, slab_axes)
+            scales, covered = onto_scan(warp, trained, brain.mask, slab_axes)
             missing = int((brain.mask & ~covered).sum())
             if missing:
                 notes.append(
@@ -316,7 +299,7 @@ class LinearRish:
             for k in range(scales.shape[3]):
                 name = _map_name(bvalue, 2 * k)
                 maps[name] = ScalarImage(scales[..., k], scan.affine, name, "ratio")
-                notes.append(_at_cap(scales[..., k], brain.mask, self.cap, name))
+                notes.append(at_cap(scales[..., k], brain.mask, self.cap, name))
         for image, name in zip(template.images, ("template FA", "template L0"), strict=True):
             maps[name] = ScalarImage(warp.to_moving(image), scan.affine, name, "")
         for image, name in zip(brain.channels.normalised(), ("scan FA", "scan L0"), strict=True):
@@ -330,10 +313,9 @@ class LinearRish:
         )
         if clipped:
             notes.append(f"{clipped} values of S'/b0 were clipped to [0, 1].")
-        notes = [note for note in notes if note]
-        for check in checks:
-            if check.level == "warning" and "trained on" in check.sentence[:30]:
-                warnings.warn(check.sentence, DmriWarning, stacklevel=2)
+        known = trained_subject(card, scan)
+        if known is not None:
+            warnings.warn(f"The model was trained on {known}.", DmriWarning, stacklevel=2)
         record = provenance(
             NAME,
             {**self.parameters, "model": card.get("sha256", "in memory")},
@@ -342,7 +324,7 @@ class LinearRish:
             simulated=bool(card["simulated"]) or scan.simulated,
             source_site=card["source_site"],
             target_site=card["target_site"],
-            notes=notes,
+            notes=[note for note in notes if note],
         )
         named = replace(
             harmonized,
@@ -350,7 +332,7 @@ class LinearRish:
             metadata={**scan.metadata, "provenance": record, "harmonized_to": card["target_site"]},
         )
         report(1.0, "harmonized")
-        return Harmonization(named, maps, tuple(notes))
+        return Harmonization(named, maps, tuple(filter(None, notes)))
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write the model: one safetensors file, and its card beside it as JSON."""
@@ -412,28 +394,3 @@ class LinearRish:
 
 def _map_name(bvalue: float, order: int) -> str:
     return f"scale l={order} b={bvalue:g}"
-
-
-def _onto(
-    warp: Warp, maps: scale_maps.ScaleMaps, mask: Array, slab_axes: Sequence[int]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Warp scale maps to a scan's grid; 1 where the template does not reach."""
-    wide, cover, widths = scale_maps.reach_beyond(maps.scales, maps.mask, slab_axes)
-    grid = warp.grid.copy()
-    grid[:3, 3] -= warp.grid[:3, :3] @ widths
-    onto = replace(warp, shape=cover.shape, grid=grid)
-    scales = onto.to_moving(wide)
-    covered = mask & (onto.to_moving(cover.astype(np.float32)) >= 0.5)
-    # Beyond the template's image the warp reads zeros; a weight says how much was read.
-    weight = onto.to_moving(np.ones(cover.shape, np.float32))
-    scales = scales / np.maximum(weight, 1e-3)[..., None]
-    return np.where(covered[..., None], scales, 1).astype(np.float32), covered
-
-
-def _at_cap(scales: Array, mask: Array, cap: tuple[float, float], name: str) -> str:
-    low, high = cap
-    inside = scales[mask]
-    count = int(((inside <= low * 1.001) | (inside >= high * 0.999)).sum())
-    if not count:
-        return ""
-    return f"{name}: {count} of {inside.size} voxels are at the cap of {low:g} to {high:g}."

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dmri.errors import DmriWarning, InputError
+from napari_dmri.errors import InputError
 from napari_dmri.harmonize import features, scale_maps
 from napari_dmri.harmonize.alignment import Channels, agreement, register_rigid
-from napari_dmri.harmonize.cards import scan_hash
+from napari_dmri.harmonize.linear_rish_card import Facts, facts_of, make_card
 from napari_dmri.harmonize.template import Template, build_template
 from napari_dmri.progress import Progress, part, silent
-from napari_dmri.provenance import versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,20 +37,6 @@ WARN_GROUP = 16
 MIN_PAIR_OVERLAP = 0.6
 MIN_PAIR_CORRELATION = 0.5
 """Below these a pair is not of one head: masks (Dice) and FA with L0 (correlation)."""
-
-
-@dataclass(frozen=True, eq=False)
-class Facts:
-    """Hold what a card says of one training scan."""
-
-    subject: str
-    role: str
-    name: str
-    sha256: str
-    simulated: bool
-    site: str
-    bvalues: dict[float, float]
-    voxel_size: NDArray[np.float64]
 
 
 def train_pairs(
@@ -82,7 +65,7 @@ def train_pairs(
         source = _measure(model, _of(pair, "source"), orders, device, part(inner, 0.0, 0.3))
         target = _measure(model, _of(pair, "target"), orders, device, part(inner, 0.3, 0.6))
         for role, (brain, scan) in (("source", source), ("target", target)):
-            facts.append(_facts(subject, role, scan, orders))
+            facts.append(facts_of(subject, role, scan, orders))
             (brains if role == "source" else partners).append(brain)
         motion = register_rigid(
             source[0].channels, target[0].channels, progress=part(inner, 0.6, 1.0)
@@ -107,7 +90,7 @@ def train_pairs(
     for bvalue, order in orders.items():
         ratios = _mean_of_ratios(model, template, brains, partners, rigid, bvalue, order)
         maps[bvalue] = _finish(model, ratios, template)
-    card = _card(model, "pairs", facts, orders, maps, template, notes)
+    card = make_card(model, "pairs", facts, orders, maps, template, notes)
     report(1.0, "trained")
     return card, template.channels, maps
 
@@ -148,7 +131,7 @@ def train_groups(
         )
         brain, scan = _measure(model, _load(entry), orders, device, inner)
         brains.append(brain)
-        facts.append(_facts(str(scan.metadata.get("subject") or scan.name), role, scan, orders))
+        facts.append(facts_of(str(scan.metadata.get("subject") or scan.name), role, scan, orders))
     template = build_template(
         [b.channels for b in brains],
         [f.name for f in facts],
@@ -168,7 +151,7 @@ def train_groups(
             covered &= inside
         ratios = scale_maps.ratio(means["target"], means["source"], covered, model.cap)
         maps[bvalue] = _finish(model, ratios, template)
-    card = _card(model, "groups", facts, orders, maps, template, notes)
+    card = make_card(model, "groups", facts, orders, maps, template, notes)
     report(1.0, "trained")
     return card, template.channels, maps
 
@@ -270,14 +253,6 @@ def _measure(
     return brain, masked
 
 
-def _facts(subject: str, role: str, scan: Scan, orders: dict[float, int]) -> Facts:
-    found = {b: scan.gradients.shell(b).bvalue for b in orders}
-    site = str(scan.metadata.get("site") or "")
-    return Facts(
-        subject, role, scan.name, scan_hash(scan), scan.simulated, site, found, scan.voxel_size
-    )
-
-
 def _require_pair(source: Channels, target: Channels, motion: Array, subject: str) -> None:
     correlation, overlap = agreement(source, target, motion)
     if overlap < MIN_PAIR_OVERLAP or correlation < MIN_PAIR_CORRELATION:
@@ -349,74 +324,3 @@ def _finish(model: LinearRish, ratios: Array, template: Template) -> scale_maps.
     return scale_maps.finish(
         ratios, channels.mask, channels.voxel_size, model.cap, model.rim, model.fwhm
     )
-
-
-def _card(
-    model: LinearRish,
-    trained_from: str,
-    facts: Sequence[Facts],
-    orders: dict[float, int],
-    maps: dict[float, scale_maps.ScaleMaps],
-    template: Template,
-    notes: list[str],
-) -> dict[str, Any]:
-    from napari_dmri.harmonize.linear_rish import CITATIONS, KIND, LABEL, NAME
-
-    for note in notes:
-        warnings.warn(note, DmriWarning, stacklevel=5)
-    sites = {
-        role: next((f.site for f in facts if f.role == role and f.site), role)
-        for role in ("source", "target")
-    }
-    simulated = any(f.simulated for f in facts)
-    shells = []
-    for bvalue, order in sorted(orders.items()):
-        found = maps[bvalue]
-        shells.append(
-            {
-                "bvalue": bvalue,
-                "order": order,
-                "source_bvalue": float(
-                    np.mean([f.bvalues[bvalue] for f in facts if f.role == "source"])
-                ),
-                "voxels": int(found.mask.sum()),
-                "capped": list(found.capped),
-                "rim": list(found.rim),
-                "median_scale": [
-                    round(float(np.median(found.scales[found.mask][:, k])), 4)
-                    for k in range(found.scales.shape[3])
-                ],
-            }
-        )
-    top = shells[-1]
-    return {
-        "kind": KIND,
-        "method": NAME,
-        "label": LABEL,
-        "order": top["order"],
-        "shell": top["bvalue"],
-        "shells": shells,
-        "smooth": model.smooth,
-        "voxel_size": [round(float(v), 4) for v in facts[0].voxel_size],
-        "source_site": sites["source"],
-        "target_site": sites["target"],
-        "trained_from": trained_from,
-        "subjects": list(dict.fromkeys(f.subject for f in facts)),
-        "inputs": [
-            {"subject": f.subject, "role": f.role, "name": f.name, "sha256": f.sha256}
-            for f in facts
-        ],
-        "simulated": simulated,
-        "purpose": "simulated, demo only" if simulated else "research",
-        "licence": "the licence of the training scans" if not simulated else "BSD-3-Clause",
-        "template": {
-            "shape": list(template.channels.shape),
-            "rounds": template.rounds,
-            "changes": [round(c, 5) for c in template.changes],
-            "settled": template.settled,
-        },
-        "parameters": model.parameters,
-        "notes": notes,
-        "citations": list(CITATIONS),
-        "versions": versions(),
-    }
