@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from napari.layers import Image, Labels
+from napari.layers import Image
 
-from napari_dmri.viewer.compare_layout import CompareLayout, Crosshair
+from napari_dmri.viewer.compare_layout import CompareLayout
+from napari_dmri.viewer.compare_parts import Crosshair
 from napari_dmri.viewer.orientation import prepare
 
 pytestmark = pytest.mark.viewer
@@ -108,20 +109,48 @@ def maps(count: int, low: float = 0.0) -> list[Image]:
     ]
 
 
-def test_leaving_restores_exactly(viewer):
+def boxes(viewer) -> list[list]:
+    """Return the visible layers of each panel, crosshairs apart."""
+    found = [
+        [viewer.layers[i] for i in indices if viewer.layers[i].visible]
+        for _, indices in viewer.canvas.grid.iter_viewboxes(viewer.layers)
+    ]
+    assert all(sum(isinstance(x, Crosshair) for x in box) == 1 for box in found if box)
+    return [[x for x in box if not isinstance(x, Crosshair)] for box in found]
+
+
+def test_panels_are_shown_and_leaving_restores_exactly(viewer):
     before = snapshot(viewer)
     layout = CompareLayout(viewer)
     a, b = maps(2)
-    layout.enter([[a, viewer.layers["regions"]], [b], [viewer.layers["own map"]]], linked=[a, b])
+    own, regions = viewer.layers["own map"], viewer.layers["regions"]
+    layout.enter([[a, regions], [b], [own]], linked=[[a, b]])
 
     assert layout.active
-    assert viewer.canvas.grid.enabled
     assert viewer.canvas.grid.actual_shape(viewer.layers) == (1, 3)
+    assert boxes(viewer) == [[a, regions], [b], [own]]
+    assert all(x.name_overlay.visible and x.colorbar.visible for x in (a, b, own))
+    assert not viewer.layers["scan"].visible
     assert not viewer.layers.selection
+
+    viewer.mouse_over_canvas = True
+    viewer.cursor.position = (3, 1e6, -3.0, -6.0)
+    layout._point()
+    for cross in (x for x in viewer.layers if isinstance(x, Crosshair)):
+        assert cross.data[1, 0].tolist() == [7, 0, 2]
+        assert cross.data[2, 0].tolist() == [7, round((-3.0 + 12.0) / 1.5), 0]
+    assert _plain(viewer.dims.range) == before["dims"]["range"]
+    viewer.cursor.position = (3, 0.0, -3.0, 0.0)
+    viewer.update_status_from_cursor()
+    status = str(viewer.status)
+    assert all(x.name in status for x in (a, b, own))
+    assert "crosshair" not in status
+    assert "spacer" not in status
+
     a.contrast_limits = (0.2, 0.4)
     assert tuple(b.contrast_limits) == (0.2, 0.4)
-    viewer.layers["own map"].contrast_limits = (0.0, 0.2)
-    viewer.layers["regions"].opacity = 0.1
+    own.contrast_limits = (0.0, 0.2)
+    regions.opacity = 0.1
     viewer.dims.order = (0, 3, 1, 2)
     viewer.dims.point = (1, 2.0, 1.5, 1.5)
     viewer.scene.camera.zoom = 9
@@ -133,158 +162,72 @@ def test_leaving_restores_exactly(viewer):
     assert tuple(b.contrast_limits) == (0.2, 0.4)
 
 
-def test_panels_hold_what_they_were_given(viewer):
-    layout = CompareLayout(viewer)
-    a, b, c = maps(3)
-    layout.enter([[a, viewer.layers["regions"]], [b], [c]])
-    boxes = [
-        [viewer.layers[i] for i in indices if viewer.layers[i].visible]
-        for _, indices in viewer.canvas.grid.iter_viewboxes(viewer.layers)
-    ]
-
-    assert [[x for x in box if not isinstance(x, Crosshair)] for box in boxes] == [
-        [a, viewer.layers["regions"]],
-        [b],
-        [c],
-    ]
-    assert all(sum(isinstance(x, Crosshair) for x in box) == 1 for box in boxes)
-    assert all(x.name_overlay.visible and x.colorbar.visible for x in (a, b, c))
-    assert not viewer.layers["scan"].visible
-
-
-def test_status_lists_all_panels_and_no_helpers(viewer):
-    layout = CompareLayout(viewer)
-    a, b, c = maps(3)
-    layout.enter([[a], [b], [c]])
-    viewer.mouse_over_canvas = True
-    viewer.cursor.position = (3, 0.0, -3.0, 0.0)
-    viewer.update_status_from_cursor()
-    status = str(viewer.status)
-
-    assert all(x.name in status for x in (a, b, c))
-    assert "crosshair" not in status
-    assert "spacer" not in status
-
-
-def test_crosshair_follows_in_every_panel_without_growing_the_extent(viewer):
-    layout = CompareLayout(viewer)
-    a, b = maps(2)
-    extent = viewer.dims.range
-    layout.enter([[a], [b]])
-    viewer.cursor.position = (3, 1e6, -3.0, -6.0)
-    layout._point()
-    crosses = [x for x in viewer.layers if isinstance(x, Crosshair)]
-
-    assert len(crosses) == 2
-    for cross in crosses:
-        assert cross.data[1, 0].tolist() == [7, 0, 2]
-        assert cross.data[2, 0].tolist() == [7, round((-3.0 + 12.0) / 1.5), 0]
-    assert viewer.dims.range == extent
-
-
-def test_replacing_panels_keeps_the_view_and_restores_the_first_state(viewer):
+def test_new_panels_keep_the_view_and_the_first_state_comes_back(viewer):
     before = snapshot(viewer)
     layout = CompareLayout(viewer)
     a, b, c = maps(3)
-    layout.enter([[a], [b], [c]])
+    layout.enter([[a], [c]])
     viewer.scene.camera.zoom = 11.0
-    layout.enter([[a], [b]], linked=[a, b])
+    layout.enter([[a], [b]], linked=[[a, b]])
 
     assert viewer.scene.camera.zoom == 11.0
     assert c not in viewer.layers
-    assert viewer.canvas.grid.actual_shape(viewer.layers) == (1, 2)
+    assert boxes(viewer) == [[a], [b]]
     layout.leave()
     assert snapshot(viewer) == before
 
-
-def test_kept_layers_stay_hidden(viewer):
-    layout = CompareLayout(viewer)
-    a, b = maps(2)
     layout.enter([[a], [b]])
     layout.leave(keep=[a])
-
     assert a in viewer.layers
     assert not a.visible
     assert b not in viewer.layers
 
 
-def test_a_removed_panel_ends_the_comparison_with_a_notice(viewer, qtbot):
+def test_the_layout_reacts_to_the_layer_list(viewer, qtbot):
     layout = CompareLayout(viewer)
-    said = []
+    noticed, said = [], []
+    layout.noticed.connect(noticed.append)
     layout.left.connect(said.append)
     a, b = maps(2)
-    layout.enter([[a], [b]])
-    viewer.layers.remove(b)
-    qtbot.waitUntil(lambda: not layout.active)
-
-    assert "map 1" in said[0]
-    assert [x.name for x in viewer.layers] == ["scan", "T1", "own map", "regions"]
-
-
-def test_new_labels_join_the_first_panel_and_new_images_wait(viewer, qtbot):
-    layout = CompareLayout(viewer)
-    noticed = []
-    layout.noticed.connect(noticed.append)
-    a, b = maps(2)
-    layout.enter([[a], [b]])
+    regions = viewer.layers["regions"]
+    layout.enter([[a], [b]], crosshair=True)
     fresh = viewer.add_labels(np.zeros((8, 10, 12), int), name="painted", **SPACE)
     other = viewer.add_image(np.ones((8, 10, 12)), name="result", **SPACE)
     qtbot.waitUntil(lambda: bool(noticed))
-
-    assert fresh in layout.panels[0]
+    assert boxes(viewer) == [[a, fresh], [b]]
     assert not other.visible
-    assert viewer.canvas.grid.actual_shape(viewer.layers) == (1, 2)
-    layout.leave()
-    assert other.visible
-    assert [x.name for x in viewer.layers][-2:] == ["painted", "result"]
 
-
-def test_reordered_layers_are_laid_out_again(viewer, qtbot):
-    layout = CompareLayout(viewer)
-    a, b = maps(2)
-    layout.enter([[a], [b]])
+    layout.show_on_first(regions)
     viewer.layers.move(0, len(viewer.layers))
     qtbot.waitUntil(lambda: viewer.layers[0] is a)
+    assert boxes(viewer) == [[a, regions], [b]]
+    layout.show_on_first(None)
+    assert layout.panels[0] == [a]
 
-    assert viewer.canvas.grid.contents_at((0, 1), viewer.layers)
-    layout.leave()
+    viewer.layers.remove(b)
+    qtbot.waitUntil(lambda: not layout.active)
+    assert "map 1" in said[0]
+    names = ["scan", "T1", "own map", "regions", "painted", "result"]
+    assert [x.name for x in viewer.layers] == names
+    assert other.visible
+    assert regions.visible
 
 
 def test_blinking_alternates_and_comes_back(viewer, qtbot):
     before = snapshot(viewer)
     layout = CompareLayout(viewer)
-    a, b, c = maps(3)
-    layout.enter([[a], [b], [c]])
-    layout.start_blink(interval=0.05)
+    a, b, c, d = maps(4)
+    layout.enter([[a], [b], [c], [d]], columns=2, crosshair=False)
+    assert viewer.canvas.grid.actual_shape(viewer.layers) == (2, 2)
+    layout.start_blink(interval=0.3)
 
     assert not viewer.canvas.grid.enabled
-    assert (a.visible, b.visible, c.visible) == (True, False, False)
-    qtbot.waitUntil(lambda: b.visible)
-    assert (a.visible, c.visible) == (False, False)
+    assert [x.visible for x in (a, b, c, d)] == [True, False, False, False]
+    qtbot.waitUntil(lambda: layout.shown == 1)
+    assert [x.visible for x in (a, b, c, d)] == [False, True, False, False]
     layout.toggle_blink()
     assert viewer.canvas.grid.enabled
-    assert all(x.visible for x in (a, b, c))
+    assert all(x.visible for x in (a, b, c, d))
     layout.toggle_blink()
     layout.leave()
     assert snapshot(viewer) == before
-
-
-def test_many_panels_use_two_rows_where_that_shows_more(viewer):
-    layout = CompareLayout(viewer)
-    layout.enter([[m] for m in maps(6)], columns=3)
-
-    assert viewer.canvas.grid.actual_shape(viewer.layers) == (2, 3)
-    layout.leave()
-
-
-def test_labels_shown_on_the_first_panel_can_be_exchanged(viewer, qtbot):
-    layout = CompareLayout(viewer)
-    a, b = maps(2)
-    layout.enter([[a], [b]])
-    regions = viewer.layers["regions"]
-    layout.show_on_first(regions)
-    assert layout.panels[0] == [a, regions]
-    assert isinstance(regions, Labels)
-    layout.show_on_first(None)
-    assert layout.panels[0] == [a]
-    layout.leave()

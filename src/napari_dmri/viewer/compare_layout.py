@@ -21,7 +21,6 @@ from napari_dmri.viewer.compare_parts import Crosshair, dress, single_shot, spac
 from napari_dmri.viewer.compare_state import (
     ViewerState,
     fit_panels,
-    fit_titles,
     make_room,
     reorder,
     shown_size,
@@ -63,7 +62,7 @@ class CompareLayout:
         self._busy = False
         self._columns = 0
         self._box: np.ndarray | None = None
-        self._fitted: tuple[Any, float] | None = None
+        self._fitted: tuple[Any, ...] | None = None
         self._previous_key: Any = None
         self._check = single_shot(0, self._settle)
         self._follow = single_shot(25, self._point)
@@ -133,10 +132,9 @@ class CompareLayout:
                 self._connect()
                 make_room(self.viewer)
             self.viewer.layers.selection.clear()
+            before = self._fitted and self._fitted[2]
             self._arrange()
-            if first:
-                self.fit()
-            self._zoomed()
+            self.fit(keep_view=not first and before == self._fitting())
             self._point()
         finally:
             self._busy = False
@@ -160,18 +158,19 @@ class CompareLayout:
             self._busy = False
         self.left.emit(notice)
 
-    def fit(self) -> None:
-        """Fit all panels to the canvas, leaving room for titles."""
+    def fit(self, keep_view: bool = False) -> None:
+        """Fit all panels to the canvas, leaving room for titles, or only their titles and bars."""
         mains = [panel[0] for panel in self.panels]
         if mains:
-            fit_panels(self.viewer, mains, self._box)
+            fit_panels(self.viewer, mains, self._box, keep_view)
             camera = self.viewer.scene.camera
-            self._fitted = (tuple(camera.center), float(camera.zoom))
+            self._fitted = (tuple(camera.center), float(camera.zoom), self._fitting())
             self._zoomed()
 
-    def fit_titles(self) -> None:
-        """Choose the size of the titles again, e.g. after they changed; the view stays."""
-        fit_titles(self.viewer, [panel[0] for panel in self.panels])
+    def _fitting(self) -> tuple[Any, ...]:
+        """Return what the view was fitted to: the grid and the box."""
+        box = None if self._box is None else tuple(self._box.ravel())
+        return self.viewer.canvas.grid.shape, box
 
     def focus(self) -> tuple[float, ...]:
         """Return the position of the crosshair in world coordinates."""
@@ -296,7 +295,7 @@ class CompareLayout:
         for event in (events.inserted, events.removed, events.reordered):
             event.connect(self._changed)
         viewer.mouse_move_callbacks.append(self._moved)
-        viewer.dims.events.point.connect(self._sliced)
+        viewer.dims.events.point.connect(self._point)
         viewer.dims.events.order.connect(self._resized)
         viewer.dims.events.ndisplay.connect(self._resized)
         viewer.canvas.events.size.connect(self._resized)
@@ -311,7 +310,7 @@ class CompareLayout:
             event.disconnect(self._changed)
         if self._moved in viewer.mouse_move_callbacks:
             viewer.mouse_move_callbacks.remove(self._moved)
-        viewer.dims.events.point.disconnect(self._sliced)
+        viewer.dims.events.point.disconnect(self._point)
         viewer.dims.events.order.disconnect(self._resized)
         viewer.dims.events.ndisplay.disconnect(self._resized)
         viewer.canvas.events.size.disconnect(self._resized)
@@ -341,12 +340,16 @@ class CompareLayout:
             self._helpers = [x for x in self._helpers if x in layers]
             self._crosshairs = [x for x in self._crosshairs if x in layers]
             if self._crosshairs and len(self._crosshairs) < len(self.panels):
-                self._clear_crosshairs()
+                for cross in self._crosshairs:
+                    layers.remove(cross)
+                    self._helpers.remove(cross)
+                self._crosshairs = []
             known = {*self._state.layers, *self._added, *self._helpers}
             for layer in [layer for layer in layers if layer not in known]:
                 self._state.adopt(layer)
                 if isinstance(layer, Labels):
-                    self.panels[0].append(layer)
+                    if layer not in self.panels[0]:
+                        self.panels[0].append(layer)
                 else:
                     layer.visible = False
                     layers.selection.discard(layer)
@@ -355,12 +358,6 @@ class CompareLayout:
                 self._arrange()
         finally:
             self._busy = False
-
-    def _clear_crosshairs(self) -> None:
-        for cross in self._crosshairs:
-            self.viewer.layers.remove(cross)
-            self._helpers.remove(cross)
-        self._crosshairs = []
 
     def show_on_first(self, layer: Layer | None) -> None:
         """Show a Labels layer on top of the first panel, instead of the last one shown there."""
@@ -385,10 +382,7 @@ class CompareLayout:
         for cross in self._crosshairs:
             cross.fit_width(float(self.viewer.scene.camera.zoom))
 
-    def _sliced(self, event: Any = None) -> None:
-        self._point()
-
-    def _point(self) -> None:
+    def _point(self, event: Any = None) -> None:
         position = self.focus()
         for cross in self._crosshairs:
             cross.point_at(position)
@@ -398,5 +392,6 @@ class CompareLayout:
 
     def _fit_again(self) -> None:
         camera = self.viewer.scene.camera
-        if self.active and self._fitted == (tuple(camera.center), float(camera.zoom)):
-            self.fit()
+        if self.active and self._fitted is not None:
+            untouched = self._fitted[:2] == (tuple(camera.center), float(camera.zoom))
+            self.fit(keep_view=not untouched)

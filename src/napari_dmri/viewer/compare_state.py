@@ -140,12 +140,15 @@ BAR = 62
 """Canvas pixels that a panel's colour bar takes, with its numbers."""
 
 
-def fit_panels(viewer: Any, mains: Sequence[Layer], box: np.ndarray | None = None) -> None:
+def fit_panels(
+    viewer: Any, mains: Sequence[Layer], box: np.ndarray | None = None, keep_view: bool = False
+) -> None:
     """Fit one image per panel, with its title above and its colour bar beside or below.
 
     Where a panel is narrow the image takes its whole width, and the bar goes into the free strip
     below; where it is wide the bar goes beside. Titles shrink until they fit. A box (two corners
-    in the layers' world) is fitted instead of the whole image where one is given.
+    in the layers' world) is fitted instead of the whole image where one is given; ``keep_view``
+    leaves the camera alone.
     """
     if min(viewer.canvas.viewbox_size(viewer.layers)) < 2 * TITLE:
         return
@@ -153,15 +156,17 @@ def fit_panels(viewer: Any, mains: Sequence[Layer], box: np.ndarray | None = Non
     fit_titles(viewer, mains)
     below, bar = False, 0.4 * box_height
     if viewer.dims.ndisplay == 3:
-        viewer.fit_to_view(margin=0.1)
+        if not keep_view:
+            viewer.fit_to_view(margin=0.1)
     else:
         (height, width), centre = shown_size(viewer, mains[0], box)
         zoom = min((box_height - 2 * TITLE) / height, 0.94 * box_width / width)
         beside = min((box_height - 2 * TITLE) / height, (box_width - 2 * BAR) / width)
         free = (box_height - zoom * height) / 2
         below = free > 110
-        viewer.scene.camera.center = (0.0, *centre)
-        viewer.scene.camera.zoom = zoom if below else max(beside, 0.75 * zoom)
+        if not keep_view:
+            viewer.scene.camera.center = (0.0, *centre)
+            viewer.scene.camera.zoom = zoom if below else max(beside, 0.75 * zoom)
         bar = 0.75 * free if below else bar
     look = {
         "size": (12.0, float(np.clip(bar, 60, 200))),
@@ -198,8 +203,9 @@ def shown_size(
 
 
 def make_room(viewer: Any) -> None:
-    """Clear the upper edge of the panels for titles; left and right keep their letters."""
-    for edge in ("dmri_top", "dmri_bottom"):
-        if edge in viewer.canvas.overlays:
-            overlay = viewer.canvas.overlays[edge]
-            overlay.opacity, overlay.position = 0, "bottom_left"
+    """Clear the upper edge of the panels for titles; left and right letters get a background."""
+    overlays = viewer.canvas.overlays
+    for edge in {"dmri_top", "dmri_bottom"} & set(overlays):
+        overlays[edge].opacity, overlays[edge].position = 0, "bottom_left"
+    for edge in {"dmri_left", "dmri_right"} & set(overlays):
+        overlays[edge].box = True

@@ -77,7 +77,7 @@ class CompareDock(CompareForm):
         self.export_line.hide()
         self.buttons: dict[str, QPushButton] = {}
         for what, tip in EXPORTS.items():
-            button = QPushButton(what.capitalize() + "…")
+            button = QPushButton(what.capitalize())
             button.setToolTip(tip)
             button.clicked.connect(lambda _=False, w=what: self._ask_export(w))
             self.buttons[what] = button
@@ -186,7 +186,7 @@ class CompareDock(CompareForm):
         if in_place:
             for layer, (data, look) in zip(mains, described, strict=True):
                 _update(layer, data, look)
-            self.layout_.fit_titles()
+            self.layout_.fit(keep_view=True)
             self.viewer.update_status_from_cursor()
         else:
             layers = [Image(data, **look) for data, look in described]
@@ -340,7 +340,7 @@ class CompareDock(CompareForm):
             self.export_line.say("The methods text is on the clipboard.", "ok")
 
     def _ask_export(self, what: str) -> None:
-        folder = QFileDialog.getExistingDirectory(self, f"Folder for the {what}")
+        folder = QFileDialog.getExistingDirectory(self, f"Folder for {what}")
         if folder:
             self.export(folder, what)
 

@@ -148,7 +148,7 @@ class Numbers(QWidget):
             return
         if not self.canvases:
             self._make_canvases()
-        from napari_dmri.compare.figures import draw_bland_altman, draw_histogram
+        from napari_dmri.compare.figures import draw_bland_altman
 
         compared, mask = self._last
         one = compared.comparison
@@ -159,7 +159,7 @@ class Numbers(QWidget):
         names = ("B", "reference") if len(few) == 3 else ("A", "B")
         inside = np.ones(few[0].shape, bool)
         self._draw = [
-            lambda ax: draw_histogram(ax, few, mask=inside, names=words, style=style),
+            lambda ax: _histogram(ax, few, one.kind, mask=inside, names=words, style=style),
             lambda ax: draw_bland_altman(ax, *pair, mask=inside, names=names, style=style),
         ]
         self._draw_seen()
@@ -186,6 +186,14 @@ class Numbers(QWidget):
         for text in figure.findobj(match=lambda x: hasattr(x, "set_fontsize")):
             text.set_fontsize(min(text.get_fontsize(), 8))
         self.canvases[index].draw_idle()
+
+
+def _histogram(ax: Any, maps: list[Any], kind: str, **how: Any) -> None:
+    from napari_dmri.compare.figures import draw_histogram
+
+    draw_histogram(ax, maps, **how)
+    units = maps[0].units
+    ax.set_xlabel(f"{kind} ({units})" if units else kind)
 
 
 def _subsample(one: Any, mask: np.ndarray) -> list[Any]:
