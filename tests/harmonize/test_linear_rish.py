@@ -205,7 +205,10 @@ def test_other_shells_pass_through(world):
 def test_training_subject_is_named_and_not_evaluated(world):
     with pytest.warns(DmriWarning, match="trained on sub-1"):
         result = world.model.apply_detailed(world.pairs[0].source)
-    assert any("trained on sub-1" in note for note in result.notes)
+    assert sum("trained on sub-1" in note for note in result.notes) == 1
+    nameless = replace(world.pairs[0].source, metadata={"simulated": True, "site": "a"})
+    with pytest.raises(InputError, match="sub-1 is one of"):
+        harmonize.refuse_training_subject(world.model, nameless)
     with pytest.raises(InputError, match="sub-2 is one of the 3 subjects"):
         harmonize.refuse_training_subject(world.model, "2")
     with pytest.raises(InputError, match="sub-1 is one of"):

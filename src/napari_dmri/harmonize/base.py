@@ -121,13 +121,9 @@ def trained_subject(card: Mapping[str, Any], subject: str | Scan) -> str | None:
     """Return the label under which a subject is on a model's training list, or None."""
     from napari_dmri.harmonize.cards import scan_hash
 
-    if isinstance(subject, Scan):
-        label = str(subject.metadata.get("subject") or "")
-        if card.get("inputs"):
-            digest = scan_hash(subject)
-            for entry in card["inputs"]:
-                if digest == entry["sha256"]:
-                    return str(entry["subject"])
-    else:
-        label = subject
-    return next((s for s in card.get("subjects", []) if same_subject(s, label)), None)
+    label = str(subject.metadata.get("subject") or "") if isinstance(subject, Scan) else subject
+    named = next((s for s in card.get("subjects", []) if same_subject(s, label)), None)
+    if named is not None or not isinstance(subject, Scan) or not card.get("inputs"):
+        return named
+    digest = scan_hash(subject)
+    return next((str(e["subject"]) for e in card["inputs"] if e["sha256"] == digest), None)

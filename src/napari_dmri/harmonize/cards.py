@@ -46,7 +46,8 @@ def check_card(card: Mapping[str, Any], scan: Scan) -> tuple[CardCheck, ...]:
             CardCheck("error", f"{scan.name} has no b0 volume (b <= 50 s/mm²); S/b0 needs one.")
         )
     else:
-        known = trained_subject(card, scan)
+        # By label only: a check is made whenever a scan is picked, and must not read its signal.
+        known = trained_subject(card, str(scan.metadata.get("subject") or ""))
         if known is not None:
             checks.append(
                 CardCheck(

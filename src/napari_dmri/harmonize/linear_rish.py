@@ -11,8 +11,7 @@ model registers the scan with the template and warps the maps to it. Directions 
 only energies per order change. b0 images are not harmonized.
 
 Mirzaalian et al., NeuroImage 135:311-323, 2016 and Brain Imaging Behav 12:284-295, 2018; Cetin
-Karayumak et al., NeuroImage 184:180-200, 2019; travelling subjects as in Ning et al., NeuroImage
-221:117128, 2020.
+Karayumak et al., NeuroImage 184:180-200, 2019.
 """
 
 from __future__ import annotations
@@ -236,7 +235,7 @@ class LinearRish:
         return self._template
 
     def check(self, scan: Scan) -> tuple[CardCheck, ...]:
-        """Check the model's card against a scan, in words, without reading its signal."""
+        """Check the model's card against a scan, in words; its signal is not read."""
         return check_card(self.card, scan)
 
     def apply(self, scan: Scan, *, device: str = "auto", progress: Progress | None = None) -> Scan:
@@ -261,7 +260,9 @@ class LinearRish:
         template = self._trained()
         card, checks = self.card, self.check(scan)
         refuse_errors(checks, f"The {LABEL} model")
-        notes = [check.sentence for check in checks if check.level == "warning"]
+        notes = [
+            c.sentence for c in checks if c.level == "warning" and "trained on" not in c.sentence
+        ]
         report = progress or silent
         report(0.0, "mask")
         scan, made = features.with_mask(scan, part(report, 0.0, 0.1))
@@ -315,7 +316,10 @@ class LinearRish:
             notes.append(f"{clipped} values of S'/b0 were clipped to [0, 1].")
         known = trained_subject(card, scan)
         if known is not None:
-            warnings.warn(f"The model was trained on {known}.", DmriWarning, stacklevel=2)
+            words = f"The model was trained on {known}; this result says nothing about others."
+            if not any(f"trained on {known}" in note for note in notes):
+                notes.append(words)
+            warnings.warn(words, DmriWarning, stacklevel=2)
         record = provenance(
             NAME,
             {**self.parameters, "model": card.get("sha256", "in memory")},
