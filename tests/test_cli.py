@@ -211,6 +211,9 @@ def test_compare_writes_everything_with_a_reference(scan, mask, tmp_path):
     args = ("compare", scan, other, "--mask", mask, "--reference", scan)
     result = json.loads(run(*args, "--map", "FA", "RISH2", "-o", out, "--json").stdout)
     assert {row["region"].split(": ")[0] for row in result["rows"]} == {"FA", "RISH2"}
+    white = next(row for row in result["rows"] if row["region"] == "FA: white matter")
+    assert white["NMSE A"] == 0
+    assert white["NMSE B"] > 0
     assert (out / "RISH2_panels.png").stat().st_size > 5000
     assert "spherical harmonics" in (out / "methods.txt").read_text()
     refused(*args, "-o", out, words="holds earlier results")
@@ -363,7 +366,7 @@ def test_evaluate_writes_tables_of_unseen_subjects(model, tmp_path):
     write(tmp_path / "e" / "t.nii.gz", turn=0.7, factor=0.8, seed=3)
     write(tmp_path / "e" / "r.nii.gz", turn=0.7, factor=0.8, seed=4)
     pairs = tmp_path / "e" / "pairs.tsv"
-    header = "subject\tsource\ttarget\tsource_mask\ttarget_mask\trepeat\n"
+    header = "subject\tsource\ttarget\tsource_mask\ttarget_mask\ttarget_repeat\n"
     row = "\ts.nii.gz\tt.nii.gz\ts_mask.nii.gz\tt_mask.nii.gz\tr.nii.gz\n"
     pairs.write_text(f"{header}02{row}")
     out = tmp_path / "evaluated"

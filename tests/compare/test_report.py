@@ -61,7 +61,11 @@ def test_a_reference_adds_its_panels_and_maps(tmp_path, comparison):
     full = Comparison("FA", comparison.a, comparison.b, comparison.a)
     write_comparison(tmp_path / "out", [full], mode="percent")
     assert "FA_B-reference_percent.nii.gz" in names_in(tmp_path / "out")
-    assert [p.title for p in full.panels()][2:] == ["A FA", "A − reference", "B − reference"]
+    assert [p.title for p in full.panels()][2:] == [
+        "reference: A FA",
+        "A − reference",
+        "B − reference",
+    ]
 
 
 def test_two_kinds_share_one_table(tmp_path, make_scan, comparison):

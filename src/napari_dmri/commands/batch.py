@@ -224,19 +224,19 @@ def _mean(tables: Sequence[Table], label: str) -> Table:
 
 
 def _repeats(pairs: Path) -> dict[str, Any]:
-    """Return the scans of an optional column ``repeat`` by subject."""
+    """Return the scans of an optional column ``target_repeat`` (or ``repeat``) by subject."""
     from napari_dmri.harmonize.cohort import LazyScan
 
     with pairs.open(encoding="utf-8-sig", newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
     found = {}
     for row in rows:
-        value = (row.get("repeat") or "").strip()
+        value = (row.get("target_repeat") or row.get("repeat") or "").strip()
         if value in ("", "n/a"):
             continue
         path = pairs.parent / value
         if not path.is_file():
-            raise InputError(f"{pairs.name}: no file at {value} (repeat); check the path.")
+            raise InputError(f"{pairs.name}: no file at {value} (target_repeat); check the path.")
         subject = str(row.get("subject") or "").strip()
         found[subject] = LazyScan(path.resolve(), None, subject)
     return found

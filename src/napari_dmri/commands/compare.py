@@ -96,8 +96,14 @@ def compare(
         )
     text = (folder / "table.tsv").read_text(encoding="utf-8").splitlines()
     heading, *rows = (line.split("\t") for line in text)
-    result = {"rows": [dict(zip(heading, row, strict=True)) for row in rows], "files": files}
+    values = [[row[0], *map(_number, row[1:])] for row in rows]
+    result = {"rows": [dict(zip(heading, row, strict=True)) for row in values], "files": files}
     emit(result, [*text, f"wrote {len(files)} files to {folder}"], json=json, quiet=quiet)
+
+
+def _number(cell: str) -> float | None:
+    """Return a cell's number; None where it has none."""
+    return None if cell in ("", "n/a") else float(cell)
 
 
 def _are_scans(paths: Sequence[Path]) -> bool:

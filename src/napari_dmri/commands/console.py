@@ -212,9 +212,10 @@ def print_table(table: Table, *, quiet: bool = False) -> None:
     from rich.table import Table as RichTable
 
     shown = RichTable(title=table.title, title_justify="left")
-    shown.add_column(table.heading)
+    shown.add_column(table.heading, overflow="fold")
     for column in table.columns:
-        shown.add_column(column, justify="right")
+        words = any(isinstance(row.values.get(column), str) for row in table.rows)
+        shown.add_column(column, justify="left" if words else "right", overflow="fold")
     for cells in table.cells():
         shown.add_row(*cells)
     width = None if sys.stdout.isatty() else 160

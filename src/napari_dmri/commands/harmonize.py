@@ -138,7 +138,7 @@ def evaluate(
     model: ModelArgument,
     pairs: Annotated[
         Path,
-        typer.Option(help="TSV of pairs: subject, source, target, and repeat if there is one."),
+        typer.Option(help="TSV of pairs: subject, source, target; target_repeat if there is one."),
     ],
     output: OutOption,
     device: DeviceOption = "auto",

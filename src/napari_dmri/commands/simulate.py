@@ -81,7 +81,7 @@ def phantom(
 
     chosen = tuple(sites or ("ge_st", "prisma_st"))
     with progress_bar(quiet) as progress:
-        folder = make_travelling(
+        pairs = make_travelling(
             out,
             subjects=subjects,
             sites=chosen,
@@ -91,8 +91,8 @@ def phantom(
             workers=workers,
             progress=progress,
         )
-    result = {"folder": folder, "subjects": subjects, "sites": chosen, "seed": seed}
-    line = f"{subjects} simulated subjects at {', '.join(chosen)}: {folder}"
+    result = {"pairs": pairs, "subjects": subjects, "sites": chosen, "seed": seed}
+    line = f"{subjects} simulated subjects at {', '.join(chosen)}; pairs are listed in {pairs}"
     emit(result, [line], json=json, quiet=quiet)
 
 

@@ -45,11 +45,11 @@ class Comparison:
     def panels(self, mode: str = "difference") -> list[Panel]:
         """Return what a figure shows: A | B | A − B, or A | B | R | A − R | B − R."""
         centre = 1.0 if mode == "ratio" else 0.0
-        shown = [Panel(self.a, self.a.name), Panel(self.b, self.b.name)]
+        shown = [Panel(self.a, f"A: {self.a.name}"), Panel(self.b, f"B: {self.b.name}")]
         if self.reference is None:
             between = difference(self.a, self.b, mode)
             return [*shown, Panel(between, _short(mode, "A", "B"), True, centre=centre)]
-        shown.append(Panel(self.reference, self.reference.name))
+        shown.append(Panel(self.reference, f"reference: {self.reference.name}"))
         for word, image in (("A", self.a), ("B", self.b)):
             between = difference(image, self.reference, mode)
             title = _short(mode, word, "reference")
