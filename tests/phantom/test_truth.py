@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 
 from napari_dmri.phantom.anatomy import make_subject
-from napari_dmri.phantom.bundles import all_bundles
 from napari_dmri.phantom.composition import sample
 from napari_dmri.phantom.presets import get_scanner
 from napari_dmri.phantom.scanner import SIGNAL_SCALE
@@ -17,18 +16,17 @@ from napari_dmri.sphere.harmonics import degrees, design_matrix
 
 def test_fod_convolved_with_the_response_is_the_signal() -> None:
     subject = make_subject(0)
-    n = len(all_bundles())
-    subject = replace(subject, bundle_intra=np.ones(n))
-    truth = Truth(subject, sample(subject, field_of_view((64, 76, 3)).grid(2.4)))
-    held = truth.composition
-    # One response for all: every population has the subject's own intra-axonal fraction.
-    held = replace(held, intra=np.full_like(held.intra, subject.intra))
+    held = sample(subject, field_of_view((64, 76, 3)).grid(2.4))
+    # White matter alone, and one response: each population has the subject's own fraction.
+    alone = held.tissue * np.array([1, 0, 0], np.float32)
+    held = replace(held, tissue=alone, intra=np.full_like(held.intra, subject.intra))
     truth = Truth(subject, held)
     machine = get_scanner("prisma_st+b3000").ideal()
     clean = machine.noise_free(subject, held)
-    white = truth.tissue[..., 0] > 0.999
-    assert white.sum() > 500
-    for order, limit in ((18, 1e-5), (8, 2e-3)):
+    white = truth.tissue[..., 0] > 0.2
+    assert white.sum() > 3000
+    b0 = SIGNAL_SCALE * TISSUE[0].weight(machine.te, machine.tr)
+    for order, limit in ((18, 3e-6), (8, 2e-3)):
         fod = truth.fod(order).coefficients[white].astype(np.float64)
         rows = responses(subject, machine, order)["wm"]
         factor = np.sqrt(4 * np.pi / (2 * np.arange(0, order + 1, 2) + 1))
@@ -37,10 +35,7 @@ def test_fod_convolved_with_the_response_is_the_signal() -> None:
             zonal = (rows[row] * factor)[degrees(order) // 2]
             basis = np.ones((1, 3)) if b == 0 else machine.gradients.directions[volumes]
             predicted = (fod * zonal) @ design_matrix(basis, order).T
-            b0 = SIGNAL_SCALE * TISSUE[0].weight(machine.te, machine.tr)
-            error = np.abs(predicted - clean[white][:, volumes]).max() / b0
-            # Voxels hold up to 0.1 % of other tissue, whose signal may be five times as strong.
-            assert error < limit + 5e-3 * (1 - truth.tissue[white][:, 0].min()) / 1e-3 + 1e-5
+            assert np.abs(predicted - clean[white][:, volumes]).max() / b0 < limit
 
 
 def test_fod_integral_is_the_white_matter_fraction(traveller: TravellingSubject) -> None:

@@ -108,8 +108,10 @@ def make_travelling(
         "size": size if isinstance(size, str) else list(size),
         "seed": seed,
         "truth": truth,
-        "lesion": None if lesion is None else json.loads(json.dumps(asdict(lesion))),
+        "lesion": None if lesion is None else asdict(lesion),
+        "scanners": [asdict(get_scanner(name)) for name in sites],
     }
+    settings = json.loads(json.dumps(settings))
     folder = _prepare(Path(out).expanduser(), settings, resume)
     waiting = [i for i in range(subjects) if not _done_file(folder, i).is_file()]
     _run(folder, settings, lesion, waiting, subjects, workers, progress)

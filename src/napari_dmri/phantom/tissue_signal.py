@@ -46,6 +46,8 @@ __all__ = [
 Array = NDArray[Any]
 
 BLOCK = 6000
+NODES = 5
+"""b-values per shell at which the series is computed where b varies."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def white_signal(
     concentrations: Array,
     intra: Array,
     diffusivity: float,
+    nominal: Array | None = None,
 ) -> Array:
     r"""Return the white-matter signal (P, N), 1 at b = 0.
 
@@ -90,6 +93,9 @@ def white_signal(
         Populations (P, F, 3) and (P, F); fractions sum to 1 (or 0 where there are none).
     diffusivity
         :math:`D_\parallel` in mm²/s.
+    nominal
+        Each volume's nominal b-value (N,): volumes of one shell, whose b varies little. Needed
+        for b-values (P, N) only.
 
     Raises
     ------
@@ -103,6 +109,7 @@ def white_signal(
         )
     b = np.asarray(bvalues, np.float64)
     g = np.asarray(gradients, np.float64)
+    shells = np.round(b if b.ndim == 1 else b.mean(0), 3) if nominal is None else nominal
     total = np.zeros((len(directions), b.shape[-1]))
     for f in range(directions.shape[1]):
         rows = np.flatnonzero(fractions[:, f] > 0)
@@ -111,12 +118,16 @@ def white_signal(
         mine = b if b.ndim == 1 else b[rows]
         axes = directions[rows, f].astype(np.float64)
         cosine = axes @ g.T if g.ndim == 2 else np.einsum("pi,pni->pn", axes, g[rows])
-        signal = _population(mine, cosine, intra[rows, f], concentrations[rows, f], diffusivity)
+        signal = _population(
+            mine, cosine, intra[rows, f], concentrations[rows, f], diffusivity, shells
+        )
         total[rows] += fractions[rows, f, None] * signal
     return total
 
 
-def _population(b: Array, cosine: Array, intra: Array, kappa: Array, diffusivity: float) -> Array:
+def _population(
+    b: Array, cosine: Array, intra: Array, kappa: Array, diffusivity: float, nominal: Array
+) -> Array:
     """Return stick + zeppelin (n, N) of one population per row."""
     inner = np.asarray(intra, np.float64)[:, None]
     across = diffusivity * (1 - inner)
@@ -133,32 +144,49 @@ def _population(b: Array, cosine: Array, intra: Array, kappa: Array, diffusivity
         rest = ~exact
         mine = b if b.ndim == 1 else b[rest]
         spread = watson_coefficients(kappa[rest])
-        result[rest] = _series(mine, cosine[rest], inner[rest], across[rest], spread, diffusivity)
+        result[rest] = _series(
+            mine, cosine[rest], inner[rest], across[rest], spread, diffusivity, nominal
+        )
     return result
 
 
 def _series(
-    b: Array, cosine: Array, inner: Array, across: Array, spread: Array, diffusivity: float
+    b: Array,
+    cosine: Array,
+    inner: Array,
+    across: Array,
+    spread: Array,
+    diffusivity: float,
+    nominal: Array,
 ) -> Array:
-    """Return the dispersed stick + zeppelin by its Legendre series (n, N)."""
-    if b.ndim == 1:
-        shells, shell_of = np.unique(b, return_inverse=True)
-        stick = kernel_coefficients(shells * diffusivity)[None]
-        zeppelin = kernel_coefficients(shells * (diffusivity - across))
-        zeppelin = zeppelin * np.exp(-shells * across)[..., None]
+    """Return the dispersed stick + zeppelin by its Legendre series (n, N).
+
+    Where b differs from voxel to voxel, the zonal coefficients are computed at a few Chebyshev
+    nodes of a shell's range of b and interpolated, as they are smooth in b.
+    """
+    result = np.empty_like(cosine)
+    for shell in np.unique(nominal):
+        columns = np.flatnonzero(nominal == shell)
+        mine = np.broadcast_to(b, cosine.shape)[:, columns]
+        low, high = float(mine.min()), float(mine.max())
+        middle, half = (low + high) / 2, (high - low) / 2
+        turns = (np.arange(NODES) + 0.5) * np.pi / NODES
+        nodes = middle + half * np.cos(turns) if half > 1e-9 else np.array([middle])
+        stick = kernel_coefficients(nodes * diffusivity)[None]
+        zeppelin = kernel_coefficients(nodes * (diffusivity - across))
+        zeppelin *= np.exp(-nodes * across)[..., None]
         zonal = (inner[..., None] * stick + (1 - inner)[..., None] * zeppelin) * spread[:, None]
-        result = np.empty_like(cosine)
-        for s in range(len(shells)):
-            columns = shell_of == s
-            values = legendre(cosine[:, columns])
-            result[:, columns] = np.einsum("pnl,pl->pn", values, zonal[:, s])
-        return result
-    stick = kernel_coefficients(b * diffusivity)
-    zeppelin = kernel_coefficients(b * (diffusivity - across))
-    zeppelin = zeppelin * np.exp(-b * across)[..., None]
-    zonal = (inner[..., None] * stick + (1 - inner)[..., None] * zeppelin) * spread[:, None]
-    summed: Array = np.einsum("pnl,pnl->pn", legendre(cosine), zonal)
-    return summed
+        values = legendre(cosine[:, columns]) @ np.swapaxes(zonal, 1, 2)
+        if len(nodes) == 1:
+            result[:, columns] = values[..., 0]
+            continue
+        weights = np.ones((*mine.shape, NODES))
+        for i, node in enumerate(nodes):
+            for j, other in enumerate(nodes):
+                if i != j:
+                    weights[..., i] *= (mine - other) / (node - other)
+        result[:, columns] = (values * weights).sum(-1)
+    return result
 
 
 def grey_signal(bvalues: Array, gradients: Array, normals: Array, subject: Subject) -> Array:
@@ -227,6 +255,7 @@ def mixture_signal(
             composition.concentrations[rows],
             composition.intra[rows],
             subject.diffusivity,
+            nominal=b,
         )
         total = tissue[:, 0:1] * white
         total += tissue[:, 1:2] * grey_signal(bv, gv, composition.grey_normal[rows], subject)

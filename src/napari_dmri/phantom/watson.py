@@ -40,7 +40,9 @@ _LOG_KAPPA = np.linspace(np.log(1e-3), np.log(2000.0), 6001)
 @lru_cache(maxsize=1)
 def _quadrature() -> tuple[Array, Array, Array]:
     """Return nodes and weights on [0, 1] and the even Legendre polynomials there (l, n)."""
-    nodes, weights = np.polynomial.legendre.leggauss(400)
+    from scipy.special import roots_legendre
+
+    nodes, weights = roots_legendre(256)
     t = (nodes + 1) / 2
     polynomials = np.stack([np.polynomial.legendre.Legendre.basis(el)(t) for el in _orders()])
     return t, weights / 2, polynomials
