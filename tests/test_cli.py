@@ -394,7 +394,9 @@ def test_ctrl_c_leaves_nothing_and_exits_130(model, scan, tmp_path, monkeypatch,
 def test_a_real_interrupt_stops_the_process_cleanly(scan, mask, tmp_path):
     """Send SIGINT while the program fits; it ends with 130 and no file."""
     code = (
-        "import time, napari_dmri.signal.tensor as t\n"
+        "import signal, time, napari_dmri.signal.tensor as t\n"
+        # A shell starts background jobs with interrupts ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def slow(*a, progress, **k):\n"
         "    print('begun', flush=True)\n"
         "    while True:\n"
