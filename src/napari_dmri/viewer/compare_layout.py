@@ -7,8 +7,8 @@ crosshair, which follows the mouse in all of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -103,8 +103,7 @@ class CompareLayout:
             What to fit to the panels, as two corners in the layers' world (2, 3); None: all.
         """
         first = not self.active
-        self._busy = True
-        try:
+        with self._quietly():
             if first:
                 self._state = ViewerState(self.viewer)
             else:
@@ -136,8 +135,6 @@ class CompareLayout:
             self._arrange()
             self.fit(keep_view=not first and before == self._fitting())
             self._point()
-        finally:
-            self._busy = False
 
     def leave(self, keep: Sequence[Layer] = (), notice: str = "") -> None:
         """Put the viewer back exactly as it was; layers that were added go, except those to keep.
@@ -146,16 +143,13 @@ class CompareLayout:
         """
         if self._state is None:
             return
-        self._busy = True
-        try:
+        with self._quietly():
             self._disconnect()
             self.stop_blink(arrange=False)
             self._clear(set(keep))
             state, self._state = self._state, None
             self.panels = []
             state.restore(hidden=[layer for layer in keep if layer in self.viewer.layers])
-        finally:
-            self._busy = False
         self.left.emit(notice)
 
     def fit(self, keep_view: bool = False) -> None:
@@ -228,11 +222,20 @@ class CompareLayout:
             self._show_only(second if self.shown == first else first)
 
     def _show_only(self, index: int) -> None:
-        for i, panel in enumerate(self.panels):
-            for layer in panel:
-                layer.visible = i == index
-        for i, cross in enumerate(self._crosshairs):
-            cross.visible = i == index
+        shown = {*self.panels[index], *self._crosshairs[index : index + 1]}
+        for layer in self._in_panels():
+            if layer.visible != (layer in shown):
+                layer.visible = layer in shown
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Change the layer list without reacting to it, and let napari redraw once at the end."""
+        self._busy = True
+        try:
+            with self.viewer.layers.batched_update():
+                yield
+        finally:
+            self._busy = False
 
     def _in_panels(self) -> list[Layer]:
         return [layer for panel in self.panels for layer in panel] + list(self._crosshairs)
@@ -334,8 +337,7 @@ class CompareLayout:
             if panel[0] not in layers:
                 self.leave(notice=f"The comparison ended because {panel[0].name!r} was removed.")
                 return
-        self._busy = True
-        try:
+        with self._quietly():
             self.panels = [[x for x in panel if x in layers] for panel in self.panels]
             self._helpers = [x for x in self._helpers if x in layers]
             self._crosshairs = [x for x in self._crosshairs if x in layers]
@@ -356,8 +358,6 @@ class CompareLayout:
                     self.noticed.emit(f"{layer.name!r} came; it is hidden until you leave.")
             if self.blinking is None:
                 self._arrange()
-        finally:
-            self._busy = False
 
     def show_on_first(self, layer: Layer | None) -> None:
         """Show a Labels layer on top of the first panel, instead of the last one shown there."""
