@@ -25,6 +25,7 @@ SUBJECTS = 7
 
 SITES = ("ge_st", "prisma_st")
 SEED = 7
+PATHS = ("source", "target", "source_mask", "target_mask")
 
 
 def run_demo(
@@ -104,37 +105,44 @@ def _prepare(folder: Path) -> Path:
     return folder
 
 
-def _simulate(folder: Path) -> list[dict[str, Path]]:
+def _simulate(folder: Path) -> list[dict[str, Any]]:
     """Make the travelling subjects, or take those that are there; return one row a subject."""
     from rich.progress import Progress
 
     from napari_dmri.phantom.travelling import make_travelling
 
-    with Progress() as bar:
-        task = bar.add_task("simulating", total=1.0)
-        make_travelling(
-            folder,
-            subjects=SUBJECTS,
-            sites=SITES,
-            size="small",
-            seed=SEED,
-            resume=folder.exists(),
-            progress=lambda fraction, text: bar.update(task, completed=fraction, description=text),
-        )
+    def make(resume: bool) -> None:
+        with Progress() as bar:
+            task = bar.add_task("simulating", total=1.0)
+            make_travelling(
+                folder,
+                subjects=SUBJECTS,
+                sites=SITES,
+                size="small",
+                seed=SEED,
+                resume=resume,
+                truth=False,
+                progress=lambda done, text: bar.update(task, completed=done, description=text),
+            )
+
+    try:
+        make(resume=folder.exists())
+    except InputError:
+        # Left by a demo with other scanners or another seed: it is this demo's own folder.
+        shutil.rmtree(folder, ignore_errors=True)
+        make(resume=False)
     with (folder / "pairs.tsv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
-    return [
-        {k: Path(v) if k == "subject" else folder / v for k, v in row.items() if v} for row in rows
-    ]
+    paths = (*PATHS, "target_repeat")
+    return [{"subject": row["subject"], **{c: folder / row[c] for c in paths}} for row in rows]
 
 
 def write_pairs(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write a pairs table with paths relative to it."""
-    columns = ["subject", "source", "target", "source_mask", "target_mask"]
     with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, columns, delimiter="\t", extrasaction="ignore")
+        writer = csv.DictWriter(stream, ("subject", *PATHS), delimiter="\t")
         writer.writeheader()
         for row in rows:
-            relative = {c: os.path.relpath(row[c], path.parent) for c in columns[1:]}
-            writer.writerow({"subject": str(row["subject"]), **relative})
+            relative = {c: os.path.relpath(row[c], path.parent) for c in PATHS}
+            writer.writerow({"subject": row["subject"], **relative})
     return path

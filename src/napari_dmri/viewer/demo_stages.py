@@ -97,9 +97,9 @@ def travelling_subject(
     dock.train.target.setText(str(folder / "ge_st_to_prisma_st.safetensors"))
     press(dock.train.run_bar)
     dock.train.collapse(animate=False)
-    wait_for(dock.run_bar.button.isEnabled, "the check of the model")
     say("Harmonizing the subject that the model has not seen ...")
     dock.scan_picker.choose(source)
+    wait_for(dock.checked, "the check of the model")
     dock.compare_when_done.setChecked(False)
     before = set(viewer.layers)
     press(dock.run_bar)
@@ -133,20 +133,27 @@ def evaluate(
     """Write the table of errors against the scan that the target site measured."""
     from napari_dmri.compare.evaluate import evaluate_harmonization
     from napari_dmri.harmonize import refuse_training_subject
-    from napari_dmri.io import read_map, read_mask, read_scan
+    from napari_dmri.io import read_mask, read_scan
 
     source, harmonized, target = (scan_of(layer) for layer in layers)
     refuse_training_subject(docks["Harmonize"].model, source)
     repeat = read_scan(row["target_repeat"])
-    labels = None
-    if "tissue" in row:
-        fractions = np.asarray(read_map(row["tissue"]).data)
-        labels = np.where(fractions.max(-1) > 0.5, fractions.argmax(-1) + 1, 0)
-        labels *= read_mask(row["target_mask"], target)
+    labels = true_tissue(row["subject"], read_mask(row["target_mask"], target))
     table = evaluate_harmonization(source, None, harmonized, target, repeat, labels)
     (folder / "evaluation.tsv").write_text(table.to_tsv(), encoding="utf-8")
     (folder / "evaluation.md").write_text(table.to_markdown(), encoding="utf-8")
     say(table.to_markdown())
+
+
+def true_tissue(subject: str, mask: np.ndarray) -> np.ndarray:
+    """Return a simulated subject's true tissue (1 white, 2 grey matter, 3 CSF) above one half."""
+    from napari_dmri.phantom.travelling import simulate_subject
+    from napari_dmri.viewer.demo import SEED, SITES
+
+    index = int(subject.removeprefix("sub-")) - 1
+    made = simulate_subject(index, sites=SITES[-1:], size="small", seed=SEED, repeats=False)
+    fractions = np.asarray(made.truth.tissue)
+    return np.where(mask & (fractions.max(-1) > 0.5), fractions.argmax(-1) + 1, 0)
 
 
 def own_scan(viewer: Any, docks: dict[str, Any], path: Path, folder: Path, say: Say) -> None:

@@ -47,6 +47,7 @@ class HarmonizeDock(Dock):
         from napari_dmri.harmonize import METHODS
 
         self.model: Any = None
+        self._check: Job | None = None
         self.scan_picker = LayerPicker(self.viewer, is_kind("scan"), "open a scan first")
         self.row("S&can", self.scan_picker, "The scan to bring to the target scanner.")
         self.scan_line = self.line()
@@ -137,6 +138,10 @@ class HarmonizeDock(Dock):
     def _model_changed(self, *_: Any) -> None:
         self.model = self.model_choice.currentData()
         self._judge()
+
+    def checked(self) -> bool:
+        """Tell whether the model has been checked against the scan that is chosen."""
+        return self._check is None or not self._check.running
 
     def _judge(self) -> None:
         """Say whether the model fits the scan, and allow Run only when it does."""
