@@ -5,7 +5,7 @@ Everything is a function of a point in millimetres; grids enter only when a scan
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -18,7 +18,7 @@ from napari_dmri.phantom.cortex import Cortex
 from napari_dmri.phantom.deformation import Deformation
 from napari_dmri.phantom.shapes import Curve, Hull, coverage, ellipsoid, tube
 
-__all__ = ["Lesion", "PointTissue", "Subject", "make_subject", "tissue_at"]
+__all__ = ["Lesion", "PointTissue", "Subject", "make_subject", "texture_at", "tissue_at"]
 
 Array = NDArray[Any]
 
@@ -76,6 +76,8 @@ class Subject:
         Parallel diffusivity in white matter (mm²/s).
     intra
         Intra-axonal signal fraction.
+    texture
+        SD of the smooth variation of that fraction from place to place, as a part of it.
     concentration
         Watson concentration of a bundle's own dispersion; infinite for none.
     grey_diffusivity
@@ -98,13 +100,13 @@ class Subject:
     rim: float = 2.0
     diffusivity: float = 1.75e-3
     intra: float = 0.55
+    texture: float = 0.08
     concentration: float = 7.0
-    grey_diffusivity: tuple[float, float] = (1.30e-3, 0.64e-3)
+    grey_diffusivity: tuple[float, float] = (1.24e-3, 0.60e-3)
     grey_concentration: float = 2.5
     dot: float = 0.04
     free_diffusivity: float = 3.0e-3
     lesion: Lesion | None = None
-    parameters: dict[str, float] = field(default_factory=dict)
 
     def rotated(self, rotation: Array) -> Subject:
         """Return the subject turned about the scanner's origin."""
@@ -153,7 +155,7 @@ def make_subject(index: int, seed: int = 7, strength: float = 1.0) -> Subject:
         diffusivity=draw(1.75e-3, 0.03e-3),
         intra=draw(0.55, 0.015),
         concentration=draw(7.0, 0.6),
-        grey_diffusivity=(draw(1.30e-3, 0.03e-3), draw(0.64e-3, 0.015e-3)),
+        grey_diffusivity=(draw(1.24e-3, 0.03e-3), draw(0.60e-3, 0.015e-3)),
         grey_concentration=draw(2.5, 0.2),
         dot=draw(0.04, 0.005),
     )
@@ -219,6 +221,17 @@ def tissue_at(subject: Subject, points: Array, width: float) -> PointTissue:
     under = -(shape.pia + np.float32(subject.ribbon))
     weight = np.float32(0.05) + np.float32(0.9) * np.clip(1 - under / 5, 0, 1)
     return PointTissue(fractions.astype(np.float32), normal, blade, weight)
+
+
+def texture_at(subject: Subject, points: Array) -> Array:
+    """Return the factor on the intra-axonal fraction at template points (P,), mean 1."""
+    rng = np.random.default_rng(20261121)
+    waves = rng.normal(size=(24, 3))
+    waves *= 2 * np.pi / rng.uniform(10, 40, (24, 1)) / np.linalg.norm(waves, axis=1, keepdims=True)
+    phases = rng.uniform(0, 2 * np.pi, 24) + 3 * subject.phases[0, :24]
+    field = np.cos(points @ waves.T + phases).sum(1) * np.sqrt(2 / 24)
+    result: Array = 1 + subject.texture * np.clip(field, -2, 2)
+    return result
 
 
 @lru_cache(maxsize=1)

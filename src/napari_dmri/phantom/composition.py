@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dmri.phantom.anatomy import Subject, tissue_at
+from napari_dmri.phantom.anatomy import Subject, texture_at, tissue_at
 from napari_dmri.phantom.bundles import Bundle, all_bundles
 from napari_dmri.phantom.watson import concentration_of, watson_coefficients
 from napari_dmri.progress import Progress, silent
@@ -160,6 +160,8 @@ def _sample_block(subject: Subject, grid: Grid, index: Array, splits: int) -> tu
     # Only a direction matters, so the mean Jacobian of the voxel serves all its cubes.
     back = subject.deformation.inverse_jacobian(scanner)
     populations = _populations(subject, shares, dyadics, back)
+    texture = texture_at(subject, subject.deformation.to_template(scanner))
+    populations[3][:] *= texture[:, None].astype(np.float32)
     normal = np.einsum("pij,pj->pi", np.swapaxes(np.linalg.inv(back), 1, 2), grey_normal)
     length = np.linalg.norm(normal, axis=1, keepdims=True)
     normal = np.where(length > 1e-6, normal / np.maximum(length, 1e-6), [0, 0, 1])

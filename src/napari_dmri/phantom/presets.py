@@ -23,7 +23,7 @@ _GE = Scanner(
     psf=(2.5, 2.9, 1.9),
     bias=0.25,
     gain=1.6,
-    snr=22,
+    snr=15.5,
     noise_variation=0.35,
 )
 _PRISMA = Scanner(
@@ -36,7 +36,7 @@ _PRISMA = Scanner(
     psf=(0.7, 1.0, 0.5),
     bias=0.35,
     gain=1.0,
-    snr=19,
+    snr=13.5,
     noise_variation=0.5,
 )
 _CONNECTOM = Scanner(
@@ -49,7 +49,7 @@ _CONNECTOM = Scanner(
     psf=(0.7, 1.0, 0.5),
     bias=0.45,
     gain=1.2,
-    snr=24,
+    snr=16,
     noise_variation=0.6,
 )
 _ADVANCED = replace(
@@ -61,7 +61,7 @@ _ADVANCED = replace(
     te=68,
     tr=5400,
     psf=(0.5, 0.7, 0.3),
-    snr=14,
+    snr=11,
 )
 _TISSUE = ("point spread", "TE and TR", "noise")
 
@@ -73,7 +73,7 @@ GAPS: dict[str, tuple[str, ...]] = {
 """Sites that differ from ``prisma_st`` by one kind of cause only."""
 
 _FAR = replace(
-    _GE, bvalue_scale=0.93, nonlinearity=-0.14, te=105, tr=11500, psf=(3.0, 3.4, 2.2), snr=12
+    _GE, bvalue_scale=0.93, nonlinearity=-0.14, te=105, tr=11500, psf=(3.0, 3.4, 2.2), snr=9
 )
 
 SITES: dict[str, Scanner] = {
@@ -89,7 +89,7 @@ SITES: dict[str, Scanner] = {
         b0=6,
         directions=5,
         te=80,
-        snr=25,
+        snr=18,
     ),
     "clinical": replace(
         _GE,
@@ -99,7 +99,7 @@ SITES: dict[str, Scanner] = {
         b0=4,
         directions=6,
         te=89,
-        snr=15,
+        snr=13,
     ),
     **{name: _PRISMA.with_effects_of(_FAR, *effects, name=name) for name, effects in GAPS.items()},
 }
