@@ -166,6 +166,10 @@ def test_reference_gives_differences_to_it(opened):
         "RISH2: A − reference",
         "RISH2: B − reference",
     ]
+    dock.rows.setCurrentText("one row")
+    assert viewer.canvas.grid.actual_shape(viewer.layers) == (1, 5)
+    dock.rows.setCurrentText("two rows")
+    assert viewer.canvas.grid.actual_shape(viewer.layers) == (2, 3)
     assert dock.table["white matter"]["NMSE B"] < dock.table["white matter"]["NMSE A"]
     assert dock.compared.comparison.a.provenance["parameters"]["order"] == 4
     dock.keep.setChecked(True)

@@ -20,10 +20,10 @@ from qtpy.QtCore import QTimer
 from napari_dmri.viewer.compare_parts import Crosshair, dress, single_shot, spacer
 from napari_dmri.viewer.compare_state import (
     ViewerState,
+    best_columns,
     fit_panels,
     make_room,
     reorder,
-    shown_size,
 )
 
 __all__ = ["CompareLayout"]
@@ -45,10 +45,13 @@ class CompareLayout:
         Emitted with a sentence (or an empty one) whenever the comparison ends.
     noticed
         Emitted with a sentence when the layout reacted to a change of the layer list.
+    blinked
+        Emitted with whether blinking is on now.
     """
 
     left = Signal(str)
     noticed = Signal(str)
+    blinked = Signal(bool)
 
     def __init__(self, viewer: Any) -> None:
         self.viewer = viewer
@@ -135,6 +138,7 @@ class CompareLayout:
             self._arrange()
             self.fit(keep_view=not first and before == self._fitting())
             self._point()
+        self.viewer.update_status_from_cursor()
 
     def leave(self, keep: Sequence[Layer] = (), notice: str = "") -> None:
         """Put the viewer back exactly as it was; layers that were added go, except those to keep.
@@ -188,6 +192,7 @@ class CompareLayout:
         self.fit()
         if interval > 0:
             self._blink.start(round(1000 * interval))
+        self.blinked.emit(True)
 
     def stop_blink(self, arrange: bool = True) -> None:
         """Go back from blinking to the panels."""
@@ -201,6 +206,7 @@ class CompareLayout:
             self.viewer.layers.selection.clear()
             self._arrange()
             self.fit()
+        self.blinked.emit(False)
 
     def toggle_blink(self, *_: Any) -> None:
         """Start blinking the first two panels, or stop."""
@@ -275,22 +281,11 @@ class CompareLayout:
                 group.append(pad)
         wanted = [layer for group in groups for layer in group]
         reorder(layers, wanted)
-        columns = self._columns or self._best_columns()
+        columns = self._columns or best_columns(self.viewer, self.panels, self._box)
         grid.stride = stride
         grid.shape = (-(-len(groups) // columns), columns)
         grid.spacing = 4
         grid.enabled = True
-
-    def _best_columns(self) -> int:
-        count = len(self.panels)
-        if count <= 3:
-            return count
-        height, width = self.viewer.canvas.size
-        size = shown_size(self.viewer, self.panels[0][0], self._box)[0]
-        halves = -(-count // 2)
-        row = min(width / count / size[1], height / size[0])
-        two = min(width / halves / size[1], height / 2 / size[0])
-        return halves if two > row else count
 
     def _connect(self) -> None:
         viewer = self.viewer
@@ -299,8 +294,7 @@ class CompareLayout:
             event.connect(self._changed)
         viewer.mouse_move_callbacks.append(self._moved)
         viewer.dims.events.point.connect(self._point)
-        viewer.dims.events.order.connect(self._resized)
-        viewer.dims.events.ndisplay.connect(self._resized)
+        viewer.dims.events.order.connect(self._turned)
         viewer.canvas.events.size.connect(self._resized)
         viewer.scene.camera.events.zoom.connect(self._zoomed)
         self._previous_key = viewer.bind_key("b", None)
@@ -314,8 +308,7 @@ class CompareLayout:
         if self._moved in viewer.mouse_move_callbacks:
             viewer.mouse_move_callbacks.remove(self._moved)
         viewer.dims.events.point.disconnect(self._point)
-        viewer.dims.events.order.disconnect(self._resized)
-        viewer.dims.events.ndisplay.disconnect(self._resized)
+        viewer.dims.events.order.disconnect(self._turned)
         viewer.canvas.events.size.disconnect(self._resized)
         viewer.scene.camera.events.zoom.disconnect(self._zoomed)
         viewer.bind_key("b", None)
@@ -386,6 +379,10 @@ class CompareLayout:
         position = self.focus()
         for cross in self._crosshairs:
             cross.point_at(position)
+
+    def _turned(self, event: Any = None) -> None:
+        self._point()
+        self._refit.start()
 
     def _resized(self, event: Any = None) -> None:
         self._refit.start()

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from napari.layers import Layer
 
-__all__ = ["ViewerState", "fit_panels", "fit_titles", "make_room", "reorder", "shown_size"]
+__all__ = [
+    "ViewerState",
+    "best_columns",
+    "fit_panels",
+    "fit_titles",
+    "make_room",
+    "reorder",
+    "shown_size",
+]
 
 LOOKS = (
     "visible",
@@ -136,8 +144,8 @@ def _same(a: Any, b: Any) -> bool:
 TITLE = 30
 """Canvas pixels that a panel's title takes."""
 
-BAR = 62
-"""Canvas pixels that a panel's colour bar takes, with its numbers."""
+BAR = 36
+"""Canvas pixels to leave free beside the image for a colour bar in the lower corner."""
 
 
 def fit_panels(
@@ -146,15 +154,15 @@ def fit_panels(
     """Fit one image per panel, with its title above and its colour bar beside or below.
 
     Where a panel is narrow the image takes its whole width, and the bar goes into the free strip
-    below; where it is wide the bar goes beside. Titles shrink until they fit. A box (two corners
-    in the layers' world) is fitted instead of the whole image where one is given; ``keep_view``
-    leaves the camera alone.
+    below; where it is wide the bar goes beside, into the lower corner. Titles shrink until they
+    fit. A box (two corners in the layers' world) is fitted instead of the whole image where one is
+    given; ``keep_view`` leaves the camera alone.
     """
     if min(viewer.canvas.viewbox_size(viewer.layers)) < 2 * TITLE:
         return
     box_height, box_width = (float(n) for n in viewer.canvas.viewbox_size(viewer.layers))
     fit_titles(viewer, mains)
-    below, bar = False, 0.4 * box_height
+    bar = 0.3 * box_height
     if viewer.dims.ndisplay == 3:
         if not keep_view:
             viewer.fit_to_view(margin=0.1)
@@ -171,7 +179,6 @@ def fit_panels(
     look = {
         "size": (12.0, float(np.clip(bar, 60, 200))),
         "font_size": 8.0,
-        "position": "bottom_right" if below else "middle_right",
     }
     for layer in mains:
         if hasattr(layer, "colorbar"):
@@ -200,6 +207,19 @@ def shown_size(
     shown = [axis - offset for axis in viewer.dims.displayed]
     size, centre = world[1] - world[0], world.mean(0)
     return tuple(float(n) for n in size[shown]), tuple(float(n) for n in centre[shown])
+
+
+def best_columns(viewer: Any, panels: Sequence[Sequence[Layer]], box: np.ndarray | None) -> int:
+    """Return how many panels to put in a row: all, or half where that shows them larger."""
+    count = len(panels)
+    if count <= 3:
+        return count
+    height, width = viewer.canvas.size
+    tall, wide = shown_size(viewer, panels[0][0], box)[0]
+    halves = -(-count // 2)
+    row = min(width / count / wide, height / tall)
+    two = min(width / halves / wide, height / 2 / tall)
+    return halves if two > row else count
 
 
 def make_room(viewer: Any) -> None:

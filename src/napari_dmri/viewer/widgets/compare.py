@@ -45,6 +45,7 @@ class CompareDock(CompareForm):
         super().__init__(napari_viewer)
         self.layout_ = CompareLayout(self.viewer)
         self.layout_.left.connect(self._left)
+        self.layout_.blinked.connect(lambda on: self.blink.setChecked(on))
         self.layout_.noticed.connect(lambda text: self.run_bar.message.say(text, "note"))
         self.compared: work.Compared | None = None
         self.table: Any = None
@@ -174,12 +175,9 @@ class CompareDock(CompareForm):
     def _lay_out(self, compared: work.Compared) -> None:
         described = [self._describe(panel, compared) for panel in compared.panels]
         mains = [panel[0] for panel in self.layout_.panels]
-        crosses = (
-            any("crosshair" in x.name for x in self.viewer.layers) == self.crosshair.isChecked()
-        )
+        wish = (self.rows.currentText(), self.crosshair.isChecked())
         in_place = (
-            self.sender() not in (self.rows,)
-            and crosses
+            wish == self._laid_out
             and len(mains) == len(described)
             and all(m.data.shape == d[0].shape for m, d in zip(mains, described, strict=True))
         )
@@ -199,7 +197,7 @@ class CompareDock(CompareForm):
                 crosshair=self.crosshair.isChecked(),
                 box=_box(compared.mask, layers[0]),
             )
-            self._laid_out = (self.rows.currentText(), self.crosshair.isChecked())
+            self._laid_out = wish
             if self.labels.layer is not None:
                 self.layout_.show_on_first(self.labels.layer)
         self._show_state()

@@ -191,7 +191,9 @@ class Numbers(QWidget):
 def _histogram(ax: Any, maps: list[Any], kind: str, **how: Any) -> None:
     from napari_dmri.compare.figures import draw_histogram
 
-    draw_histogram(ax, maps, **how)
+    # Few painted voxels need few bins.
+    count = int(np.clip(np.sqrt(maps[0].data.size), 8, 80))
+    draw_histogram(ax, maps, bins=count, **how)
     units = maps[0].units
     ax.set_xlabel(f"{kind} ({units})" if units else kind)
 

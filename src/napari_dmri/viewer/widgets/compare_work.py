@@ -162,7 +162,8 @@ def compute(choice: Choice, cache: Any, progress: Progress | None = None) -> Com
     if choice.scans:
         scan = _masked(choice.scans[-1 if choice.reference is not None else 0], choice, cache)
         tissue = _tissue(scan, cache, part(progress, 0.8, 0.95))
-        records = (tissue_provenance(scan.name),)
+        made = (s.metadata.get("provenance") for s in choice.scans)
+        records = (*(record for record in made if record), tissue_provenance(scan.name))
     panels = tuple(_only_inside(p, mask, choice.kind) for p in comparison.panels(choice.mode))
     if progress is not None:
         progress(1.0, "done")
@@ -278,9 +279,8 @@ def methods_of(compared: Compared) -> str:
     """Say how the maps and differences were made, with parameters, versions and citations."""
     from napari_dmri.compare.report import methods_text
 
-    before = [s.metadata.get("provenance", {}) for s in compared.choice.scans]
     made = [panel.image.provenance for panel in compared.panels]
-    return methods_text([*before, *made, *compared.records])
+    return methods_text([*compared.records, *made])
 
 
 def _mask(choice: Choice, cache: Any, progress: Progress) -> np.ndarray | None:
