@@ -91,6 +91,8 @@ def test_resume_gives_the_same_bytes(tmp_path: Path) -> None:
     assert not (tmp_path / "parts" / "pairs.tsv").exists()
     make_travelling(tmp_path / "parts", resume=True, **arguments)
     assert _bytes(tmp_path / "whole") == _bytes(tmp_path / "parts")
+    make_travelling(tmp_path / "two", **{**arguments, "workers": 2})
+    assert _bytes(tmp_path / "whole") == _bytes(tmp_path / "two")
 
 
 def test_bad_input_is_refused(tmp_path: Path) -> None:

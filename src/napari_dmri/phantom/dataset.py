@@ -17,6 +17,7 @@ import csv
 import io
 import json
 import os
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,6 +171,9 @@ def _run(
     """Write the subjects that are missing, in this process or in several."""
     report = progress or silent
     processes = min(workers or min(os.cpu_count() or 1, 4), len(waiting))
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    if script is not None and not Path(script).exists():
+        processes = 1  # Code from standard input cannot be started again in another process.
     done = subjects - len(waiting)
     if processes <= 1:
         for n, index in enumerate(waiting):
@@ -177,6 +181,7 @@ def _run(
             _write_subject(folder, settings, lesion, index, steps)
     else:
         from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+        from concurrent.futures.process import BrokenProcessPool
         from multiprocessing import get_context
 
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
@@ -188,6 +193,11 @@ def _run(
                         future.result()
                     done += len(ready)
                     report(done / subjects, f"{done} of {subjects} subjects")
+            except BrokenProcessPool as error:
+                raise InputError(
+                    f"{processes} worker processes could not start or were killed; call from "
+                    'under `if __name__ == "__main__":` in a script, or use one worker.'
+                ) from error
             except BaseException:
                 for future in running:
                     future.cancel()
