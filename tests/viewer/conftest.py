@@ -28,7 +28,7 @@ def settle(qtbot):
     """Return a function that runs the event loop until a condition holds."""
 
     def until(condition, timeout=30.0) -> None:
-        qtbot.waitUntil(condition, timeout=round(1000 * timeout))
+        qtbot.waitUntil(lambda: bool(condition()), timeout=round(1000 * timeout))
 
     return until
 
@@ -64,12 +64,18 @@ def small_scan():
     return make_scan()
 
 
-def make_scan(name="sub-01", shape=(14, 16, 12), seed=0, affine=None, simulated=False):
+@pytest.fixture
+def many_directions():
+    """Return the same with 48 directions, enough to predict one from the others."""
+    return make_scan(count=48)
+
+
+def make_scan(name="sub-01", shape=(14, 16, 12), seed=0, affine=None, simulated=False, count=20):
     """Simulate tensors along x in one half and along z in the other, in a ball."""
     from napari_dmri.scan import GradientTable, Scan
 
     rng = np.random.default_rng(seed)
-    directions = rng.normal(size=(20, 3))
+    directions = rng.normal(size=(count, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     for _ in range(200):
         gaps = np.concatenate([directions[:, None] - directions, directions[:, None] + directions])
@@ -77,7 +83,7 @@ def make_scan(name="sub-01", shape=(14, 16, 12), seed=0, affine=None, simulated=
         push = (gaps / np.maximum(far, 1e-3) ** 3).sum(1).reshape(2, -1, 3).sum(0)
         directions += 0.01 * push
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    bvalues = np.r_[0, 0, np.full(20, 1000.0)]
+    bvalues = np.r_[0, 0, np.full(count, 1000.0)]
     table = GradientTable(bvalues, np.r_[np.zeros((2, 3)), directions])
     grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij"), -1)
     ball = np.linalg.norm(grid, axis=-1) < 0.95

@@ -117,7 +117,7 @@ def _outlier_findings(outliers: Outliers) -> list[Finding]:
     ):
         if pairs:
             volumes = tuple(sorted({volume for volume, _ in pairs}))
-            text = f"{len(pairs)} slices in {len(volumes)} volumes."
+            text = f"{_count(len(pairs), 'slice')} in {_count(len(volumes), 'volume')}."
             found.append(Finding("warning", title, text, volumes))
     if not found:
         found.append(Finding("ok", "No outliers", "All volumes and slices fit their shell."))
@@ -125,6 +125,10 @@ def _outlier_findings(outliers: Outliers) -> list[Finding]:
         text = "Too few volumes of their shell to compare them with."
         found.append(Finding("note", "Volumes not judged", text, tuple(outliers.unscored)))
     return found
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _motion_finding(motion: Motion, voxel: float) -> Finding:

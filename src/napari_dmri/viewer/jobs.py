@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from napari.qt.threading import FunctionWorker, create_worker
@@ -88,6 +93,7 @@ class Job(QObject):
 
         try:
             report(0.0, "starting")
+            _preload_torch()
             from napari_dmri.device import spare_core
 
             with spare_core():
@@ -116,3 +122,21 @@ class Job(QObject):
             self._activity.close()
             self._activity = None
         self.finished.emit(outcome)
+
+
+def _preload_torch() -> None:
+    """Load torch's libraries while the window stays responsive.
+
+    Importing torch loads hundreds of megabytes of libraries with the interpreter locked, half a
+    second in which the window cannot move. A foreign function call does the same unlocked, and
+    the import then finds them loaded.
+    """
+    if "torch" in sys.modules or not sys.platform.startswith("linux"):
+        return
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return
+    library = Path(spec.origin).parent / "lib" / "libtorch_python.so"
+    dlopen = ctypes.CDLL(None).dlopen
+    dlopen.argtypes, dlopen.restype = (ctypes.c_char_p, ctypes.c_int), ctypes.c_void_p
+    dlopen(os.fsencode(library), os.RTLD_LAZY)

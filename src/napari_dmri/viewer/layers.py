@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Labels
-from napari.utils import Colormap
+from napari.utils import Colormap, DirectLabelColormap
 
 from napari_dmri.images import ScalarImage, ShImage, TensorImage
 from napari_dmri.scan import Scan
@@ -39,7 +39,8 @@ KEY = "napari_dmri"
 
 LayerData = tuple[Any, dict[str, Any], str]
 
-SIGNED = {"difference", "percent difference", "residual"}
+MASK_COLOUR = "#ffd33d"
+"""Yellow: seen on gray and on direction colours."""
 
 
 class ReversedAxes:
@@ -163,9 +164,12 @@ def labels_layer(image: ScalarImage, kind: str = "labels", **changes: Any) -> La
     """Describe integer labels or a mask (kind ``"mask"``) as a Labels layer."""
     data = np.asarray(image.data)
     data = data.astype(np.uint8) if data.dtype == bool else data
+    look: dict[str, Any] = {"opacity": 0.4}
+    if kind == "mask":
+        look["colormap"] = DirectLabelColormap(color_dict={0: (0, 0, 0, 0), None: MASK_COLOUR})
     kwargs = {
         "name": image.name,
-        "opacity": 0.4,
+        **look,
         "metadata": _metadata(kind, image, image.affine, image.provenance),
         **spatial(image.affine, data.shape),
         **changes,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import napari
 import numpy as np
 from napari.components.overlays import TextOverlay
 
@@ -117,7 +116,7 @@ def show_letters(viewer: Any) -> None:
         viewer.layers.events.removed,
     ):
         emitter.connect(update)
-    viewer.layers.events.inserted.connect(_start_at_b0, position="last")
+    _start_at_b0(viewer)
     update()
 
 
@@ -129,14 +128,16 @@ def _update_letters(viewer: Any) -> None:
         overlay.visible = bool(letters)
 
 
-def _start_at_b0(event: Any) -> None:
-    """Show a first scan from its first b0 volume; napari would start at the middle volume."""
-    viewer = napari.current_viewer()
-    scan = scan_of(event.value)
-    if scan is None or viewer is None or len(viewer.layers) != 1 or viewer.dims.ndim != 4:
-        return
-    b0 = np.flatnonzero(scan.gradients.b0_mask)
-    viewer.dims.set_current_step(0, int(b0[0]) if b0.size else 0)
+def _start_at_b0(viewer: Any) -> None:
+    """Show a first scan from its first b0 volume; napari starts at the middle one."""
+
+    def entered(event: Any) -> None:
+        scan = scan_of(event.value)
+        if scan is not None and len(viewer.layers) == 1 and viewer.dims.ndim == 4:
+            b0 = np.flatnonzero(scan.gradients.b0_mask)
+            viewer.dims.set_current_step(0, int(b0[0]) if b0.size else 0)
+
+    viewer.layers.events.inserted.connect(entered, position="last")
 
 
 def prepare(viewer: Any) -> None:

@@ -330,6 +330,8 @@ class Dock(QScrollArea):
         if tip and not widget.toolTip():
             widget.setToolTip(tip)
         widget.setAccessibleName(label.replace("&", ""))
+        if isinstance(widget, QComboBox):
+            widget.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         (self.form if form is None else form).addRow(name, widget)
 
     def line(self, form: QFormLayout | None = None) -> StatusLine:
@@ -379,7 +381,8 @@ def device_line(needed: float = 0.0, seconds: float = 0.0) -> str:
     threads = max(1, (os.cpu_count() or 2) - 1)
     words = ["NVIDIA GPU" if gpu else f"CPU, {threads} thread{'s' if threads > 1 else ''}"]
     if needed:
-        words.append(f"needs {needed / 2**30:.1f} of {free_memory() / 2**30:.0f} GB")
+        size = f"{needed / 2**30:.1f}" if needed > 0.05 * 2**30 else "under 0.1"
+        words.append(f"needs {size} of {free_memory() / 2**30:.0f} GB")
     if seconds:
         words.append(f"about {seconds:.0f} s" if seconds >= 1 else "about 1 s")
     return " | ".join(words)

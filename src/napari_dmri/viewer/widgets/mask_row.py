@@ -89,7 +89,7 @@ class MaskRow(QWidget):
     def add(self, mask: np.ndarray, scan: Scan, provenance: dict[str, Any]) -> Any:
         """Add a mask as a layer and choose it."""
         image = ScalarImage(mask, scan.affine, f"{scan.name} | mask", provenance=provenance)
-        data, kwargs, _ = labels_layer(image, "mask")
+        data, kwargs, _ = labels_layer(image, "mask", opacity=0.9)
         layer = self.viewer.add_labels(data, **kwargs)
         layer.contour = 1
         self.picker.choose(layer)

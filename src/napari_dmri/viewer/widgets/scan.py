@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.layers import Layer
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
     QFileDialog,
@@ -55,6 +56,9 @@ class ScanDock(Dock):
         orientation.prepare(self.viewer)
         self._results: WeakKeyDictionary[Layer, QcResult] = WeakKeyDictionary()
         self._plots: dict[str, Any] = {}
+        self._late = QTimer(self)
+        self._late.setSingleShot(True)
+        self._late.timeout.connect(self._show_directions)
         self._build_input()
         self._build_checks()
         self.view = ViewControls(self.viewer)
@@ -188,10 +192,7 @@ class ScanDock(Dock):
         self.view.show_scan(scan)
         self.verdict.show_scan(scan)
         self.directions.setVisible(scan is not None)
-        if scan is not None:
-            self._plot("directions", self.directions).show_gradients(
-                scan.gradients, orientation.convention_of(self.viewer) != "neurological"
-            )
+        self._late.start(0 if self._plots else 400)
         self.colour_button.setEnabled(scan is not None)
         self.mask_line.say("")
         self._reflect()
@@ -226,6 +227,14 @@ class ScanDock(Dock):
             if name == "directions":
                 self.viewer.scene.camera.events.orientation.connect(self._mirror)
         return self._plots[name]
+
+    def _show_directions(self) -> None:
+        """Draw the directions once the scan itself is on show."""
+        scan = scan_of(self.scans.layer)
+        if scan is not None:
+            self._plot("directions", self.directions).show_gradients(
+                scan.gradients, orientation.convention_of(self.viewer) != "neurological"
+            )
 
     def _mirror(self, event: Any = None) -> None:
         plot = self._plots["directions"]

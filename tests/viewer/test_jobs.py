@@ -1,0 +1,71 @@
+"""Jobs end in one of three ways, and say which."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+
+import pytest
+
+from napari_dmri.errors import DmriWarning, InputError
+from napari_dmri.viewer.jobs import Job
+
+pytestmark = pytest.mark.viewer
+
+
+def run(job, settle):
+    outcomes = []
+    job.finished.connect(outcomes.append)
+    job.start()
+    settle(lambda: outcomes)
+    return outcomes[0]
+
+
+def test_a_result_comes_with_its_warnings(viewer, settle):
+    def work(number, progress):
+        progress(0.5, "half")
+        warnings.warn("7 voxels were left out", DmriWarning, stacklevel=1)
+        return 2 * number
+
+    job = Job("double", work, 21)
+    seen = []
+    job.progressed.connect(lambda fraction, text: seen.append((fraction, text)))
+    outcome = run(job, settle)
+    assert outcome.result == 42
+    assert outcome.warnings == ("7 voxels were left out",)
+    assert seen[0] == (0.0, "starting")
+    assert not job.running
+
+
+def test_cancel_stops_at_the_next_report(viewer, settle):
+    started, go_on = threading.Event(), threading.Event()
+    reached = []
+
+    def work(progress):
+        started.set()
+        go_on.wait(10)
+        progress(0.5, "half")
+        reached.append("the end")
+
+    job = Job("wait", work)
+    outcomes = []
+    job.finished.connect(outcomes.append)
+    job.start()
+    settle(started.is_set)
+    job.cancel()
+    go_on.set()
+    settle(lambda: outcomes)
+    assert outcomes[0].cancelled
+    assert reached == []
+    assert not job.running
+
+
+def test_bad_input_is_one_sentence_and_a_bug_is_named(viewer, settle):
+    def refuse(progress):
+        raise InputError("30 volumes but 29 b-values; correct the bval file.")
+
+    def break_down(progress):
+        raise KeyError("oops")
+
+    assert run(Job("refuse", refuse), settle).error.startswith("30 volumes but 29")
+    assert run(Job("fit", break_down), settle).error == "fit failed: KeyError: 'oops'"
