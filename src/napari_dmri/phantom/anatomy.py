@@ -16,6 +16,7 @@ from napari_dmri.errors import InputError
 from napari_dmri.phantom.bundles import all_bundles
 from napari_dmri.phantom.cortex import Cortex
 from napari_dmri.phantom.deformation import Deformation
+from napari_dmri.phantom.hindbrain import add_hindbrain
 from napari_dmri.phantom.shapes import Curve, Hull, coverage, ellipsoid, tube
 
 __all__ = ["Lesion", "PointTissue", "Subject", "make_subject", "texture_at", "tissue_at"]
@@ -197,9 +198,10 @@ def tissue_at(subject: Subject, points: Array, width: float) -> PointTissue:
     """
     cortex = Cortex(Hull(), subject.phases, rim=subject.rim)
     shape = cortex.evaluate(points)
+    white_edge = add_hindbrain(shape, shape.pia + np.float32(subject.ribbon), points)
     head = coverage(shape.hull, width)
     inner = np.minimum(coverage(shape.pia, width), head)
-    core = np.minimum(coverage(shape.pia + np.float32(subject.ribbon), width), inner)
+    core = np.minimum(coverage(white_edge, width), inner)
     nuclei = _nuclei(points, width)
     holes = _ventricles(subject, points, width)
     white = core * (1 - nuclei)
@@ -218,8 +220,7 @@ def tissue_at(subject: Subject, points: Array, width: float) -> PointTissue:
     blade = outward - 0.95 * (outward * normal).sum(1, keepdims=True) * normal
     blade += 0.06 * outward
     blade /= np.sqrt((blade**2).sum(1, keepdims=True)) + np.float32(1e-6)
-    under = -(shape.pia + np.float32(subject.ribbon))
-    weight = np.float32(0.05) + np.float32(0.9) * np.clip(1 - under / 5, 0, 1)
+    weight = np.float32(0.05) + np.float32(0.9) * np.clip(1 + white_edge / 5, 0, 1)
     return PointTissue(fractions.astype(np.float32), normal, blade, weight)
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from napari_dmri.phantom.anatomy import Subject, texture_at, tissue_at
 from napari_dmri.phantom.bundles import Bundle, all_bundles
+from napari_dmri.phantom.hindbrain import head_distance
 from napari_dmri.phantom.watson import concentration_of, watson_coefficients
 from napari_dmri.progress import Progress, silent
 
@@ -116,14 +117,11 @@ def sample(
         Told between blocks of voxels.
     """
     report = progress or silent
-    from napari_dmri.phantom.shapes import Hull
-
     every = np.arange(int(np.prod(grid.shape)))
-    hull = Hull()
     inside = []
     for start in range(0, len(every), BLOCK_POINTS):
         block = every[start : start + BLOCK_POINTS]
-        away = hull.distance(subject.deformation.to_template(grid.centres(block)))[0]
+        away = head_distance(subject.deformation.to_template(grid.centres(block)))
         inside.append(block[away < float(grid.voxel_size.max())])
     index = np.concatenate(inside)
     size = max(1, BLOCK_POINTS // splits**3)
