@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from napari.layers import Labels
 from qtpy.QtWidgets import QApplication
 
 from napari_dmri import GradientTable, ScalarImage, Scan
@@ -14,6 +15,7 @@ from napari_dmri.errors import InputError
 from napari_dmri.viewer.layers import KEY, labels_layer, map_layer, scan_layer
 from napari_dmri.viewer.widgets import compare_work as work
 from napari_dmri.viewer.widgets.compare import CompareDock
+from napari_dmri.viewer.widgets.compare_form import MAP_NAMES, labels_of
 
 pytestmark = pytest.mark.viewer
 
@@ -238,6 +240,32 @@ def test_masks_limit_what_counts_and_fits_are_kept():
     kept = work.compute(choice, cache).comparison.a
     assert kept.data is first.data or np.shares_memory(kept.data, first.data)
     assert not again.comparison.a.data[~b.mask].any()
+
+
+@pytest.mark.parametrize("name", MAP_NAMES)
+def test_every_map_can_be_compared(name):
+    a, b = simulate("a"), simulate("b", 0.8, 2)
+    done = work.compute(work.Choice(a, b, ("a", "b"), map_name=name, volume=5), MapCache())
+
+    inside = done.mask
+    between = done.panels[-1].image.data[inside]
+    expected = (done.comparison.a.data - done.comparison.b.data)[inside]
+    np.testing.assert_allclose(between, expected, rtol=1e-5, atol=1e-7)
+    assert work.table_of(done)["white matter"]["n"] > 100
+
+
+def test_labels_with_a_leading_axis_are_taken_at_the_slider():
+    first = simulate("a")
+    like = ScalarImage(np.zeros(SHAPE), first.affine, "map")
+    painted = np.zeros((3, *SHAPE[::-1]), int)
+    painted[2, 1, 2, 3] = 4
+    place = {"scale": (1, 2.5, 2, 2), "translate": (0, -9, -10, -12)}
+    layer = Labels(painted, name="new", **place)
+
+    assert labels_of(layer, like, (2, 0, 0, 0))[3, 2, 1] == 4
+    assert not labels_of(layer, like, (0, 0, 0, 0)).any()
+    with pytest.raises(InputError, match=r"new has 12 x 11 x 8 voxels of 2 x 2 x 2\.5 mm"):
+        labels_of(layer, replace(like, affine=np.eye(4)), (0, 0, 0, 0))
 
 
 def test_everything_is_written_at_once(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 from napari.layers import Image, Layer, Vectors
 from qtpy.QtCore import QTimer
 
-__all__ = ["Crosshair", "dress", "single_shot", "spacer"]
+__all__ = ["Crosshair", "dress", "show_in", "single_shot", "spacer"]
 
 
 class Crosshair(Vectors):
@@ -88,3 +88,14 @@ def single_shot(wait: int, call: Callable[[], None]) -> QTimer:
     timer.setInterval(wait)
     timer.timeout.connect(call)
     return timer
+
+
+def show_in(layer: Any, data: Any, look: dict[str, Any]) -> None:
+    """Show another map in a layer that is laid out already."""
+    layer.data = data
+    layer.metadata = look["metadata"]
+    layer.name = look["name"]
+    layer.colormap = look["colormap"]
+    low, high = look["contrast_limits"]
+    layer.contrast_limits_range = (low, high)
+    layer.contrast_limits = (low, high)

@@ -15,22 +15,24 @@ from napari_dmri.errors import InputError
 from napari_dmri.images import ScalarImage
 from napari_dmri.viewer import orientation
 from napari_dmri.viewer.compare_layout import CompareLayout
-from napari_dmri.viewer.compare_parts import single_shot
+from napari_dmri.viewer.compare_parts import show_in, single_shot
 from napari_dmri.viewer.jobs import Job, Outcome
 from napari_dmri.viewer.layers import KEY, labels_layer, map_layer
 from napari_dmri.viewer.widgets import compare_work as work
 from napari_dmri.viewer.widgets._parts import StatusLine, device_line
-from napari_dmri.viewer.widgets.compare_form import EMPTY, ROWS, CompareForm, beside, image_of
+from napari_dmri.viewer.widgets.compare_form import (
+    EMPTY,
+    EXPORTS,
+    ROWS,
+    CompareForm,
+    beside,
+    image_of,
+    label_names,
+    labels_of,
+)
 from napari_dmri.viewer.widgets.compare_plots import Numbers
 
 __all__ = ["CompareDock"]
-
-EXPORTS = {
-    "figure": "Write a PNG of the panels in three planes through the crosshair.",
-    "table": "Write the table as TSV.",
-    "methods": "Write what was done, with parameters, versions and citations.",
-    "everything": "Write figures, table, maps (NIfTI) and methods.",
-}
 
 
 class CompareDock(CompareForm):
@@ -183,7 +185,7 @@ class CompareDock(CompareForm):
         )
         if in_place:
             for layer, (data, look) in zip(mains, described, strict=True):
-                _update(layer, data, look)
+                show_in(layer, data, look)
             self.layout_.fit(keep_view=True)
             self.viewer.update_status_from_cursor()
         else:
@@ -195,7 +197,7 @@ class CompareDock(CompareForm):
                 linked=(plain, centred),
                 columns=self._columns(len(layers)),
                 crosshair=self.crosshair.isChecked(),
-                box=_box(compared.mask, layers[0]),
+                box=work.box_of(compared.mask, layers[0].scale, layers[0].translate),
             )
             self._laid_out = wish
             if self.labels.layer is not None:
@@ -260,15 +262,7 @@ class CompareDock(CompareForm):
         layer = self.labels.layer
         if layer is None or self.compared is None:
             return None
-        image = image_of(layer)
-        if image is None or not work.on_grid(image, self.compared):
-            grid = " x ".join(str(n) for n in self.compared.comparison.a.shape[:3])
-            shape = " x ".join(str(n) for n in reversed(layer.data.shape))
-            raise InputError(
-                f"{layer.name} has {shape} voxels and the maps {grid}; choose labels on the maps' "
-                "grid, or paint new ones."
-            )
-        return np.array(image.data)
+        return labels_of(layer, self.compared.comparison.a, self.viewer.dims.current_step)
 
     def _tabulate(self) -> None:
         """Compute the table beside the window; the latest state wins."""
@@ -283,10 +277,10 @@ class CompareDock(CompareForm):
             self.run_bar.message.say(str(error), "error")
             return
         self._table_busy, self._table_stale = True, False
-        worker = create_worker(
-            _table_and_mask, self.compared, labels, _label_names(self.labels.layer)
-        )
+        names = label_names(self.labels.layer)
+        worker = create_worker(work.table_and_mask, self.compared, labels, names)
         worker.returned.connect(self._tabulated)
+        worker.errored.connect(self._table_failed)
         worker.start()
 
     def _tabulated(self, result: Any) -> None:
@@ -302,6 +296,9 @@ class CompareDock(CompareForm):
                 self.numbers.show_numbers(compared, table, mask)
         if self._table_stale:
             self._tabulate()
+
+    def _table_failed(self, error: Exception) -> None:
+        self._table_busy = False
 
     # Blink, leave, export
 
@@ -359,7 +356,7 @@ class CompareDock(CompareForm):
                 folder,
                 what,
                 labels=labels,
-                label_names=_label_names(self.labels.layer),
+                label_names=label_names(self.labels.layer),
                 position=self._voxel(),
             )
         )
@@ -375,45 +372,17 @@ class CompareDock(CompareForm):
         i, j, k = (int(n) for n in voxel[::-1])
         return (i, j, k) if inside else None
 
+    def _stop_listening(self) -> None:
+        for timer in (self._auto, self._painted):
+            timer.stop()
+        for picker in (self.a, self.b, self.reference, self.labels):
+            picker.disconnect_layers()
+        self.viewer.layers.events.inserted.disconnect(self.default_choice)
+        self.numbers.disconnect_viewer()
+
     def event(self, event: Any) -> bool:
         """Leave the comparison when the dock is taken out of the window."""
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
             self.layout_.leave()
+            self._stop_listening()
         return super().event(event)
-
-
-def _box(mask: np.ndarray, layer: Any) -> np.ndarray | None:
-    """Return the two corners of a mask (X, Y, Z) in a layer's world, with a small margin."""
-    if not mask.any():
-        return None
-    found = np.array([(at.min() - 2, at.max() + 2) for at in np.nonzero(mask)], float).T[:, ::-1]
-    return found * layer.scale + layer.translate
-
-
-def _label_names(layer: Any) -> dict[int, str] | None:
-    facts = layer.metadata.get(KEY, {}) if layer is not None else {}
-    names = facts.get("names")
-    if facts.get("kind") == "mask":
-        return {1: "mask"}
-    return {int(k): str(v) for k, v in names.items()} if names else None
-
-
-def _table_and_mask(compared: Any, labels: Any, names: Any) -> tuple[Any, Any, Any, str]:
-    try:
-        table = work.table_of(compared, labels, names)
-    except InputError as error:
-        return compared, None, None, str(error)
-    regions = compared.tissue if labels is None else labels
-    mask = compared.mask if regions is None else compared.mask & (np.asarray(regions) > 0)
-    return compared, table, mask, ""
-
-
-def _update(layer: Any, data: Any, look: dict[str, Any]) -> None:
-    """Show another map in a layer that is laid out already."""
-    layer.data = data
-    layer.metadata = look["metadata"]
-    layer.name = look["name"]
-    layer.colormap = look["colormap"]
-    low, high = look["contrast_limits"]
-    layer.contrast_limits_range = (low, high)
-    layer.contrast_limits = (low, high)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,16 +21,24 @@ from qtpy.QtWidgets import (
 from napari_dmri.errors import InputError
 from napari_dmri.images import ScalarImage
 from napari_dmri.scan import Scan
-from napari_dmri.viewer.layers import KEY, kind_of, object_of, scan_of
+from napari_dmri.viewer.layers import KEY, kind_of, object_of, scan_of, spatial
 from napari_dmri.viewer.widgets import compare_work as work
 from napari_dmri.viewer.widgets._parts import Dock, LayerPicker
 
-__all__ = ["CompareForm", "beside", "image_of"]
+__all__ = ["CompareForm", "beside", "image_of", "label_names", "labels_of"]
 
 MAP_NAMES = ("b0", "volume", "FA", "MD", "RISH0", "RISH2", "RISH4", "GFA", "residual")
 MODES = {"difference": "difference", "percent": "percent difference", "ratio": "ratio"}
 ROWS = {"auto": 0, "one row": 99, "two rows": -2}
 EMPTY = "Open two scans, or two maps, on one grid to compare them."
+
+EXPORTS = {
+    "figure": "Write a PNG of the panels in three planes through the crosshair.",
+    "table": "Write the table as TSV.",
+    "methods": "Write what was done, with parameters, versions and citations.",
+    "everything": "Write figures, table, maps (NIfTI) and methods.",
+}
+"""The export buttons and what they do."""
 
 
 class CompareForm(Dock):
@@ -215,6 +224,45 @@ def _offers(layer: Any) -> bool:
     if layer.name.startswith("spacer"):
         return False
     return kind_of(layer) == "scan" or layer.ndim == 3
+
+
+def label_names(layer: Any) -> dict[int, str] | None:
+    """Return the names of a Labels layer's regions where it has some."""
+    facts = layer.metadata.get(KEY, {}) if layer is not None else {}
+    names = facts.get("names")
+    if facts.get("kind") == "mask":
+        return {1: "mask"}
+    return {int(k): str(v) for k, v in names.items()} if names else None
+
+
+def labels_of(layer: Any, like: ScalarImage, step: Sequence[int]) -> np.ndarray:
+    """Return a copy of a Labels layer (X, Y, Z) as it is painted now, on the grid of a map.
+
+    Labels with a leading axis, as napari makes them beside 4D scans, are taken at the slider's
+    step.
+
+    Raises
+    ------
+    InputError
+        If the labels are on another grid, with both.
+    """
+    data = np.asarray(layer.data)
+    if data.ndim == 4:
+        data = data[min(int(step[len(step) - 4]), len(data) - 1)]
+    place = spatial(like.affine, like.shape)
+    fits = data.shape == tuple(like.shape[:3])[::-1] and all(
+        np.allclose(getattr(layer, name)[-3:], place[name], atol=1e-3)
+        for name in ("scale", "translate")
+    )
+    if not fits:
+        grid = " x ".join(str(n) for n in like.shape[:3])
+        shape = " x ".join(str(n) for n in reversed(data.shape))
+        size = " x ".join(f"{s:.3g}" for s in layer.scale[:-4:-1])
+        raise InputError(
+            f"{layer.name} has {shape} voxels of {size} mm and the maps {grid} on their own grid; "
+            "choose labels on the maps' grid, or paint new ones."
+        )
+    return np.array(data.T)
 
 
 def beside(*widgets: QWidget) -> QWidget:

@@ -12,7 +12,7 @@ import numpy as np
 from napari_dmri.errors import InputError
 from napari_dmri.images import ScalarImage
 from napari_dmri.progress import Progress, part
-from napari_dmri.scan import Scan, same_grid
+from napari_dmri.scan import Scan
 
 __all__ = ["Choice", "Compared", "compute", "image_limits", "save", "table_of"]
 
@@ -185,6 +185,19 @@ def table_of(
     )
 
 
+def table_and_mask(
+    compared: Compared, labels: np.ndarray | None, names: Mapping[int, str] | None
+) -> tuple[Compared, Any, np.ndarray | None, str]:
+    """Return the comparison, its table, the voxels that it counts, and what went wrong in words."""
+    try:
+        table = table_of(compared, labels, names)
+    except InputError as error:
+        return compared, None, None, str(error)
+    regions = compared.tissue if labels is None else labels
+    mask = compared.mask if regions is None else compared.mask & (np.asarray(regions) > 0)
+    return compared, table, mask, ""
+
+
 def image_limits(compared: Compared) -> tuple[float, float]:
     """Return contrast limits that suit all maps: 0 or the 0.5th, to the 99.5th percentile."""
     one = compared.comparison
@@ -339,6 +352,9 @@ def _require_volume(image: ScalarImage, name: str) -> None:
         )
 
 
-def on_grid(labels: Any, compared: Compared) -> bool:
-    """Tell whether a labels image shares the comparison's voxels."""
-    return same_grid(labels, compared.comparison.a)
+def box_of(mask: np.ndarray, scale: np.ndarray, translate: np.ndarray) -> np.ndarray | None:
+    """Return two corners (z, y, x) around a mask (X, Y, Z) with a margin of two voxels, in mm."""
+    if not mask.any():
+        return None
+    found = np.array([(at.min() - 2, at.max() + 2) for at in np.nonzero(mask)], float).T[:, ::-1]
+    return found * scale + translate
