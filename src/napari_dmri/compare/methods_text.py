@@ -110,6 +110,11 @@ def _linear_rish(p: dict[str, Any], record: Mapping[str, Any]) -> str:
     return text + "; b0 images were not changed."
 
 
+def _phantom(p: dict[str, Any], record: Mapping[str, Any]) -> str:
+    listed = ", ".join(f"{name} {_value(p[name])}" for name in ("size", "seed") if name in p)
+    return f"Travelling subjects were simulated{f' ({listed})' if listed else ''}."
+
+
 def _difference(p: dict[str, Any], record: Mapping[str, Any]) -> str:
     how = {"difference": "difference", "percent": "percent difference", "ratio": "ratio"}
     inputs = record.get("inputs", {})
@@ -135,6 +140,7 @@ def _tissue(p: dict[str, Any], record: Mapping[str, Any]) -> str:
 
 _TELLERS: dict[str, Callable[[dict[str, Any], Mapping[str, Any]], str]] = {
     "sh-fit": _sh_fit,
+    "phantom": _phantom,
     "tensor": _tensor,
     "linear-rish": _linear_rish,
     "difference": _difference,

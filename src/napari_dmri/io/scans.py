@@ -10,6 +10,7 @@ import numpy as np
 from napari_dmri.errors import InputError
 from napari_dmri.io.atomic import atomic_paths, full_suffix, stem_of, to_json
 from napari_dmri.io.bids import (
+    entities,
     find_gradients,
     read_sidecar,
     reoriented_sidecar,
@@ -77,11 +78,13 @@ def read_scan(
     for key, name in (("SubjectLabel", "subject"), ("Site", "site")):
         if key in sidecar:
             metadata[name] = str(sidecar[key])
+    if isinstance(sidecar.get("Provenance"), dict):
+        metadata["provenance"] = sidecar["Provenance"]
     scan = Scan(
         image.data,
         image.affine,
         gradients,
-        name=stem_of(image.path),
+        name=_name(image.path, metadata),
         path=image.path,
         metadata=metadata,
     )
@@ -90,6 +93,16 @@ def read_scan(
     from napari_dmri.io.maps import read_mask
 
     return scan.with_mask(read_mask(mask, scan))
+
+
+def _name(path: Path, metadata: Mapping[str, Any]) -> str:
+    """Return a short readable name: ``sub-01 ge_st run-2`` where the sidecar says who and where."""
+    parts, suffix = entities(path)
+    if not {"subject", "site"} <= metadata.keys() or suffix != "dwi" or {"desc", "rec"} & {*parts}:
+        return stem_of(path)
+    name = f"{metadata['subject']} {metadata['site']}"
+    run = parts.get("run", "1").lstrip("0")
+    return name if run == "1" else f"{name} run-{run}"
 
 
 def _gradients(
@@ -115,7 +128,7 @@ def _gradients(
             stem = stem_of(image.path)
             raise InputError(
                 f"{name} has {volumes} volumes and no gradient table: {stem}.bval and {stem}.bvec "
-                "are not beside it; put them there, or name them (bval=, bvec=)."
+                "are not beside it; put them there, or name them (--bval, --bvec)."
             )
         files = found
     bvalues, vectors = read_fsl(*files, volumes)
@@ -142,7 +155,7 @@ def write_scan(
     overwrite
         Replace existing files.
     provenance
-        How it was made; kept in the sidecar.
+        How it was made, kept in the sidecar; None takes what the scan's metadata say.
 
     Returns
     -------
@@ -203,6 +216,7 @@ def _sidecar(scan: Scan, provenance: Mapping[str, Any] | None) -> dict[str, Any]
         value = scan.metadata.get(name)
         if value is not None and value is not False:
             sidecar[key] = value
-    if provenance is not None:
-        sidecar["Provenance"] = dict(provenance)
+    made = provenance if provenance is not None else scan.metadata.get("provenance")
+    if made:
+        sidecar["Provenance"] = dict(made)
     return sidecar

@@ -25,6 +25,7 @@ SUBJECTS = 7
 
 SITES = ("ge_st", "prisma_st")
 SEED = 7
+SIZE: str | tuple[int, int, int] = "small"
 PATHS = ("source", "target", "source_mask", "target_mask")
 
 
@@ -118,7 +119,7 @@ def _simulate(folder: Path) -> list[dict[str, Any]]:
                 folder,
                 subjects=SUBJECTS,
                 sites=SITES,
-                size="small",
+                size=SIZE,
                 seed=SEED,
                 resume=resume,
                 truth=False,

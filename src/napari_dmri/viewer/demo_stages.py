@@ -118,13 +118,16 @@ def compare(
     dock = docks["Compare"]
     bring_to_front(viewer, dock)
     source, harmonized, target = layers
-    for name in COMPARED:
-        say(f"Comparing {name} ...")
-        dock.compare_now(source, harmonized, reference=target, map_name=name)
+    for name, reference in (("FA", None), *((name, target) for name in COMPARED)):
+        say(f"Comparing {name}{' with the scan of the target site' if reference else ''} ...")
+        dock.compare_now(source, harmonized, reference=reference, map_name=name)
         wait_for(lambda: not dock.run_bar.running, f"the comparison of {name}")
         settle(0.5)
-        shoot(viewer, folder / f"5_compare_{name}.png")
-    dock.export(folder / "comparison")
+        part = "with_target" if reference else "source_harmonized_difference"
+        shoot(viewer, folder / f"5_compare_{name}_{part}.png")
+        dock.export(folder / "comparison" / f"{name}_{part}")
+        wait_for(lambda: not dock.run_bar.running, "the export")
+    dock.leave_comparison()
 
 
 def evaluate(
@@ -148,10 +151,10 @@ def evaluate(
 def true_tissue(subject: str, mask: np.ndarray) -> np.ndarray:
     """Return a simulated subject's true tissue (1 white, 2 grey matter, 3 CSF) above one half."""
     from napari_dmri.phantom.travelling import simulate_subject
-    from napari_dmri.viewer.demo import SEED, SITES
+    from napari_dmri.viewer.demo import SEED, SITES, SIZE
 
     index = int(subject.removeprefix("sub-")) - 1
-    made = simulate_subject(index, sites=SITES[-1:], size="small", seed=SEED, repeats=False)
+    made = simulate_subject(index, sites=SITES[-1:], size=SIZE, seed=SEED, repeats=False)
     fractions = np.asarray(made.truth.tissue)
     return np.where(mask & (fractions.max(-1) > 0.5), fractions.argmax(-1) + 1, 0)
 

@@ -10,6 +10,7 @@ from typing import Any
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QComboBox,
+    QDockWidget,
     QFormLayout,
     QFrame,
     QHBoxLayout,
@@ -339,6 +340,15 @@ class Dock(QScrollArea):
         status = StatusLine()
         (self.form if form is None else form).addRow(status)
         return status
+
+    def showEvent(self, event: Any) -> None:
+        """Give the dock's tab a short title, so that all tabs fit side by side."""
+        super().showEvent(event)
+        frame = self.parentWidget()
+        while frame is not None and not isinstance(frame, QDockWidget):
+            frame = frame.parentWidget()
+        if frame is not None:
+            frame.setWindowTitle(self.title)
 
     def make_job(self) -> Job | None:
         """Make the job that Run starts; None where something is missing (and say it)."""

@@ -18,21 +18,23 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from napari_dmri.viewer.jobs import Job, Outcome
-from napari_dmri.viewer.widgets._parts import RunBar, StatusLine
+from napari_dmri.viewer.widgets._parts import RunBar, Section, StatusLine
 
-__all__ = ["TrainSection", "train_model"]
+__all__ = ["TrainSection", "simulate_subjects", "train_model"]
+
+SIMULATED = 7
+"""Simulated subjects: six to train on, and one to keep."""
 
 
-class TrainSection(QCollapsible):
+class TrainSection(Section):
     """Train a model from a table of scans and save it; emits ``trained`` with its path."""
 
     trained = Signal(str)
 
     def __init__(self, viewer: Any) -> None:
-        super().__init__("Train a model")
+        super().__init__("Train a model", expanded=False)
         self.viewer = viewer
         inner = QWidget()
         column = QVBoxLayout(inner)
@@ -67,6 +69,13 @@ class TrainSection(QCollapsible):
         self.smooth.setValue(0.006)
         self.smooth.setToolTip("Laplace-Beltrami smoothing of the SH fit; 1e-5 is the other habit.")
         form.addRow("S&moothing", self.smooth)
+        self.simulate = QPushButton("Simulate travelling subjects…")
+        self.simulate.setToolTip(
+            "Write simulated people, each scanned at two simulated sites, to a new folder,\n"
+            "to try training without data of your own. Models made of them are demo only."
+        )
+        self.simulate.clicked.connect(self._ask_simulation)
+        column.addWidget(self.simulate)
         self.line = StatusLine()
         self.line.say("")
         column.addWidget(self.line)
@@ -101,6 +110,16 @@ class TrainSection(QCollapsible):
         if path:
             self.target.setText(path)
 
+    def _ask_simulation(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "An empty folder for simulated subjects")
+        if folder:
+            self.simulate_into(folder)
+
+    def simulate_into(self, folder: str | Path) -> None:
+        """Simulate travelling subjects in the background and offer their table."""
+        if not self.run_bar.running:
+            self.run_bar.run(Job("Simulate subjects", simulate_subjects, str(folder)))
+
     def _suggest(self, text: str) -> None:
         if text and not self.target.text():
             self.target.setText(str(Path(text).with_name("linear-rish.safetensors")))
@@ -117,9 +136,17 @@ class TrainSection(QCollapsible):
         )  # fmt: skip
 
     def _done(self, outcome: Outcome) -> None:
-        if outcome.result is not None:
-            self.line.say(f"Saved {Path(outcome.result).name}.", "ok")
-            self.trained.emit(str(outcome.result))
+        path = outcome.result
+        if path is None:
+            return
+        if path.suffix == ".tsv":
+            self.kind.setCurrentIndex(self.kind.findData("pairs"))
+            self.target.clear()
+            self.table.setText(str(path))
+            self.line.say(f"{SIMULATED} simulated subjects are in {path.parent}.", "ok")
+        else:
+            self.line.say(f"Saved {path.name}.", "ok")
+            self.trained.emit(str(path))
 
 
 def train_model(
@@ -137,3 +164,10 @@ def train_model(
         model.fit_groups(groups.source, groups.target, progress=progress)
     model.save(path)
     return path
+
+
+def simulate_subjects(folder: str, subjects: int = SIMULATED, progress: Any = None) -> Path:
+    """Write simulated travelling subjects and return the table of pairs."""
+    from napari_dmri.phantom.travelling import make_travelling
+
+    return make_travelling(folder, subjects=subjects, size="small", truth=False, progress=progress)

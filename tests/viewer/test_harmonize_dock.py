@@ -1,0 +1,179 @@
+"""The Harmonize dock in the real viewer: train, apply, refuse, cancel."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_dmri import harmonize
+from napari_dmri.io import write_map, write_scan
+from napari_dmri.phantom.travelling import simulate_subject
+from napari_dmri.viewer.layers import kind_of, map_layer, scan_layer, scan_of
+from napari_dmri.viewer.widgets.harmonize import HarmonizeDock, card_text
+
+pytestmark = [
+    pytest.mark.viewer,
+    pytest.mark.filterwarnings("ignore::napari_dmri.errors.DmriWarning"),
+]
+SIZE = (52, 62, 10)
+
+
+@pytest.fixture(scope="module")
+def subjects():
+    return [simulate_subject(i, size=SIZE, repeats=False) for i in range(3)]
+
+
+@pytest.fixture(scope="module")
+def table(subjects, tmp_path_factory):
+    """Two travelling subjects on disk."""
+    from napari_dmri.images import ScalarImage
+
+    folder = tmp_path_factory.mktemp("pairs")
+    lines = ["subject\tsource\ttarget\tsource_mask\ttarget_mask"]
+    for subject in subjects[:2]:
+        names = []
+        for site, scan in subject.scans.items():
+            name = f"{subject.subject}_{site}"
+            write_scan(scan, folder / f"{name}.nii.gz")
+            write_map(ScalarImage(scan.mask, scan.affine, "mask"), folder / f"{name}_mask.nii.gz")
+            names.append(name)
+        scans = [f"{name}.nii.gz" for name in names]
+        masks = [f"{name}_mask.nii.gz" for name in names]
+        lines.append("\t".join([subject.subject, *scans, *masks]))
+    path = folder / "pairs.tsv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def model_file(table, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    harmonize.LinearRish().fit(harmonize.read_pairs(table)).save(path)
+    return path
+
+
+def add(viewer, scan):
+    data, kwargs, _ = scan_layer(scan)
+    return viewer.add_image(data, **kwargs)
+
+
+def test_a_model_is_trained_from_a_table_and_offered_at_once(viewer, table, tmp_path, settle):
+    dock = HarmonizeDock(viewer)
+    viewer.window.add_dock_widget(dock)
+    target = tmp_path / "trained.safetensors"
+    dock.train.table.setText(str(table))
+    dock.train.target.setText(str(target))
+    dock.train.run_bar.button.click()
+    assert dock.train.run_bar.button.text() == "Cancel"
+    settle(lambda: not dock.train.run_bar.running, timeout=60)
+    assert target.is_file()
+    assert dock.model is not None and dock.model.card["subjects"] == ["sub-01", "sub-02"]
+    assert "sub-01" in card_text(dock.model.card)
+
+
+def test_subjects_can_be_simulated_to_train_on(viewer, tmp_path, settle, monkeypatch):
+    from napari_dmri.phantom import travelling
+
+    def two_small_ones(folder, *, size, subjects, **others):
+        return make(folder, size=(12, 14, 4), subjects=2, **others)
+
+    make = travelling.make_travelling
+    monkeypatch.setattr(travelling, "make_travelling", two_small_ones)
+    dock = HarmonizeDock(viewer)
+    viewer.window.add_dock_widget(dock)
+    dock.train.simulate_into(tmp_path / "simulated")
+    settle(lambda: dock.train.table.text() != "", timeout=60)
+    pairs = harmonize.read_pairs(dock.train.table.text())
+    assert [pair.subject for pair in pairs] == ["sub-01", "sub-02"]
+    assert all(pair.source.simulated for pair in pairs)
+
+
+def test_cancelled_training_leaves_nothing(viewer, table, tmp_path, settle):
+    dock = HarmonizeDock(viewer)
+    viewer.window.add_dock_widget(dock)
+    dock.train.table.setText(str(table))
+    dock.train.target.setText(str(tmp_path / "model.safetensors"))
+    dock.train.run_bar.button.click()
+    settle(lambda: dock.train.run_bar.bar.value() > 0)
+    dock.train.run_bar.button.click()
+    assert dock.train.run_bar.button.text() == "Cancelling…"
+    settle(lambda: not dock.train.run_bar.running, timeout=10)
+    assert "Cancelled" in dock.train.run_bar.message.sentence
+    assert list(tmp_path.iterdir()) == []
+    assert dock.model is None
+
+
+def test_harmonizing_adds_new_layers_and_changes_no_old_one(viewer, subjects, model_file, settle):
+    scan = subjects[2].scans["ge_st"]
+    before = np.array(scan.data)
+    layer = add(viewer, scan)
+    dock = HarmonizeDock(viewer)
+    viewer.window.add_dock_widget(dock)
+    assert dock.load_model(model_file)
+    settle(dock.checked)
+    assert "Simulated, demo only" in dock.model_line.sentence
+    assert dock.run_bar.button.isEnabled()
+    dock.compare_when_done.setChecked(False)
+    dock.run_bar.button.click()
+    settle(lambda: not dock.run_bar.running, timeout=60)
+    made = [scan_of(new) for new in viewer.layers if new is not layer and scan_of(new)]
+    assert len(made) == 1 and made[0].name == "sub-03 ge_st | prisma_st (LinearRISH)"
+    assert made[0].metadata["provenance"]["method"] == "linear-rish"
+    np.testing.assert_array_equal(np.asarray(scan.data), before)
+    names = [new.name for new in viewer.layers]
+    assert sum("scale l=" in name for name in names) == 3
+    assert any("template FA" in name for name in names)
+    assert all(tuple(new.scale[-3:]) == tuple(layer.scale[-3:]) for new in viewer.layers)
+    direct = dock.model.apply(scan)
+    # The dock leaves one core to the window, and sums are taken in another order then.
+    np.testing.assert_allclose(np.asarray(made[0].data), np.asarray(direct.data), rtol=1e-5)
+
+
+def test_a_simulated_model_is_not_run_on_a_measured_scan(viewer, subjects, model_file, settle):
+    scan = subjects[2].scans["ge_st"]
+    measured = replace(scan, metadata={**scan.metadata, "simulated": False}, name="measured")
+    add(viewer, measured)
+    dock = HarmonizeDock(viewer)
+    viewer.window.add_dock_widget(dock)
+    dock.load_model(model_file)
+    settle(dock.checked)
+    assert not dock.run_bar.button.isEnabled()
+    assert "simulated" in dock.model_line.sentence
+    assert "train your own" in dock.model_line.sentence.lower()
+    assert dock.model_line.level == "error"
+
+
+def test_a_training_subject_may_be_harmonized_but_it_is_said(viewer, subjects, model_file, settle):
+    add(viewer, subjects[0].scans["ge_st"])
+    dock = HarmonizeDock(viewer)
+    viewer.window.add_dock_widget(dock)
+    dock.load_model(model_file)
+    settle(dock.checked)
+    assert "was trained on sub-01" in dock.model_line.sentence
+    assert dock.model_line.level == "warning" and dock.run_bar.button.isEnabled()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x10\x00\x00\x00\x00\x00\x00\x00{"])
+def test_what_is_not_a_model_is_refused_in_words(viewer, tmp_path, content):
+    path = tmp_path / "broken.safetensors"
+    path.write_bytes(content)
+    dock = HarmonizeDock(viewer)
+    viewer.window.add_dock_widget(dock)
+    assert not dock.load_model(path)
+    assert dock.model_line.level == "error" and "broken.safetensors" in dock.model_line.sentence
+    assert dock.model is None
+
+
+def test_without_a_scan_the_dock_says_what_to_do_first(viewer, small_scan):
+    from napari_dmri.images import ScalarImage
+
+    data, kwargs, _ = map_layer(ScalarImage(np.ones((3, 3, 3)), np.eye(4), "a map"))
+    layer = viewer.add_image(data, **kwargs)
+    assert kind_of(layer) == "map"
+    dock = HarmonizeDock(viewer)
+    viewer.window.add_dock_widget(dock)
+    assert dock.scan_picker.layer is None
+    assert "Open a scan first" in dock.scan_line.sentence
+    assert not dock.run_bar.button.isEnabled()
