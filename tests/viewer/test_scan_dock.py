@@ -28,8 +28,8 @@ def test_a_typed_path_opens_with_facts_and_findings(viewer, dock, scan_files, se
     dock.path.returnPressed.emit()
     assert scan_of(dock.scans.layer).name == viewer.layers[0].name
     facts = dock.facts.text()
-    assert "14 × 16 × 12 voxels of 2 × 2 × 2.5 mm" in facts
-    assert "b=1000" in facts and "RAS" in facts
+    assert "14 × 16 × 12 voxels" in facts and "2 × 2 × 2.5 mm, stored as RAS" in facts
+    assert "b=1000" in facts
     assert dock.findings.rows
     assert dock.run_bar.button.isEnabled()
     settle(lambda: "directions" in dock._plots)

@@ -92,7 +92,7 @@ class Job(QObject):
             tell(fraction, text)
 
         try:
-            report(0.0, "starting")
+            report(0.0, "starting" if "torch" in sys.modules else "loading torch")
             _preload_torch()
             from napari_dmri.device import spare_core
 

@@ -32,17 +32,24 @@ def dipy_patch(name: str) -> list[LayerData]:
 
 
 def travelling_subject() -> list[LayerData]:
-    """Simulate one subject scanned at two sites; about ten seconds, nothing is downloaded."""
+    """Simulate one subject scanned at two sites; it takes seconds, and nothing is downloaded."""
+    from napari.utils import progress
+
     from napari_dmri.images import ScalarImage
     from napari_dmri.phantom.travelling import simulate_subject
 
-    subject = simulate_subject(0)
+    with progress(total=100, desc="Simulating a subject") as bar:
+
+        def report(fraction: float, text: str) -> None:
+            bar.update(round(100 * fraction) - bar.n)
+
+        subject = simulate_subject(0, progress=report)
     layers = []
     for site, scan in subject.scans.items():
-        name = f"sub-{subject.subject} {site} (simulated)"
+        name = f"{subject.subject} {site} (simulated)"
         layers.append(scan_layer(replace(scan, name=name), visible=not layers))
     first = next(iter(subject.scans.values()))
     if first.mask is not None:
-        mask = ScalarImage(first.mask, first.affine, f"sub-{subject.subject} mask (simulated)")
+        mask = ScalarImage(first.mask, first.affine, f"{subject.subject} mask (simulated)")
         layers.append(labels_layer(mask, "mask", visible=False))
     return layers

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.layers import Layer
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
     QFileDialog,
@@ -95,6 +95,7 @@ class ScanDock(Dock):
         self.row("S&can", self.scans, "The scan to look at.")
         self.facts = QLabel()
         self.facts.setWordWrap(True)
+        self.facts.setTextFormat(Qt.TextFormat.RichText)
         self.facts.setToolTip("What the file holds; SNR is estimated by Run QC.")
         self.facts.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.form.addRow(self.facts)

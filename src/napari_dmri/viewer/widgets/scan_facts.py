@@ -26,15 +26,18 @@ def facts_html(scan: Scan | None, snr: Sequence[Any] = ()) -> str:
             "or take one from File &gt; Open Sample."
         )
     size = " × ".join(f"{s:.3g}" for s in scan.voxel_size)
-    lines = [f"{' × '.join(str(n) for n in scan.grid)} voxels of {size} mm"]
-    where = f"stored as {scan.metadata['orientation']}" if "orientation" in scan.metadata else ""
+    lines = [f"{' × '.join(str(n) for n in scan.grid)} voxels"]
+    where = f"{size} mm"
+    if "orientation" in scan.metadata:
+        where += f", stored as {scan.metadata['orientation']}"
+    lines.append(where)
     angle = obliquity(scan.affine)
     if angle > 0.5:
-        where += f"{', ' if where else ''}oblique by {angle:.0f}°, shown unrotated"
+        lines.append(f"oblique by {angle:.0f}°, shown unrotated")
     who = [str(scan.metadata[key]) for key in ("subject", "site") if scan.metadata.get(key)]
     if scan.simulated:
         who.append("simulated")
-    lines += [text for text in (where, " | ".join(who)) if text]
+    lines += [" | ".join(who)] if who else []
     known = {round(s.bvalue): s for s in snr}
     rows = ["<tr><th align='left'>Shell</th><th>Volumes</th><th>Directions</th><th>SNR</th></tr>"]
     for shell in scan.gradients.shells:
