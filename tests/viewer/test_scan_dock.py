@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from napari_dmri.io import read_scan
 from napari_dmri.io.qc_record import read_verdicts
 from napari_dmri.signal.orientation import fix_gradients
 from napari_dmri.viewer.launch import open_dock
 from napari_dmri.viewer.layers import kind_of, scan_layer, scan_of
 from napari_dmri.viewer.plots import lambert
+from napari_dmri.viewer.prefetch import prefetch
 
 pytestmark = pytest.mark.viewer
 
@@ -35,6 +37,15 @@ def test_a_typed_path_opens_with_facts_and_findings(viewer, dock, scan_files, se
     settle(lambda: "directions" in dock._plots)
     dots = sum(len(spots) for _, spots, _ in dock._plots["directions"]._points)
     assert dots == 2 * 20
+
+
+def test_volumes_are_unpacked_in_the_background(scan_files):
+    scan = read_scan(scan_files / "sub-01_dwi.nii.gz")
+    thread = prefetch(scan)
+    thread.join(30)
+    (scan_files / "sub-01_dwi.nii.gz").unlink()
+    assert np.isfinite(scan.data[..., 21]).all()
+    assert prefetch(scan.select(range(3))) is None
 
 
 def test_a_path_that_cannot_be_read_is_one_sentence(viewer, dock, tmp_path):

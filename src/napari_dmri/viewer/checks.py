@@ -145,7 +145,7 @@ def _check(name: str, scan: Scan, device: str, progress: Progress) -> dict[str, 
     if name == "noise":
         from napari_dmri.signal.noise import shell_snr
 
-        progress(0.0, "")
+        progress(0.0, "estimating")
         return {"snr": shell_snr(scan, scan.mask)}
     if name == "orientation":
         from napari_dmri.signal.orientation import check_orientation

@@ -59,7 +59,7 @@ class Job(QObject):
 
     def start(self) -> None:
         """Start the thread and the entry in napari's activity area."""
-        self._activity = activity(total=1000, desc=self.title)
+        self._activity = activity(total=100, desc=self.title)
         worker = create_worker(self._run, _start_thread=False)
         self._worker = worker
         worker.start()
@@ -107,14 +107,10 @@ class Job(QObject):
             return Outcome(error=f"{self.title} failed: {type(error).__name__}: {error}")
 
     def _show(self, fraction: float, text: str) -> None:
-        # Describing may let Qt deliver the end of the job, which drops the entry.
-        entry = self._activity
-        if entry is None:
-            return
-        entry.n = round(1000 * fraction)
-        entry.set_description(f"{self.title}: {text}")
-        if self._activity is not None:
-            entry.refresh()
+        bar = self._activity
+        if bar is not None:
+            bar.set_description(f"{self.title}: {text}")
+            bar.update(round(100 * fraction) - bar.n)
 
     def _end(self, outcome: Outcome) -> None:
         self._over = True

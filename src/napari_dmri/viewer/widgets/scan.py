@@ -26,8 +26,9 @@ from napari_dmri.images import TensorImage
 from napari_dmri.scan import Scan
 from napari_dmri.viewer import orientation, preferences
 from napari_dmri.viewer.checks import CHECKS, QcResult, findings_of, run_checks
-from napari_dmri.viewer.jobs import Job
+from napari_dmri.viewer.jobs import Job, Outcome
 from napari_dmri.viewer.layers import is_kind, rgb_layer, scan_layer, scan_of
+from napari_dmri.viewer.prefetch import prefetch
 from napari_dmri.viewer.widgets._parts import Dock, LayerPicker, Section, device_line
 from napari_dmri.viewer.widgets.findings import FindingList
 from napari_dmri.viewer.widgets.mask_row import MaskRow
@@ -188,8 +189,8 @@ class ScanDock(Dock):
 
         scan = scan_of(layer)
         self._quick = check_scan(scan) if scan is not None else ()
-        if scan is not None and scan.path is not None:
-            self.path.setText(str(scan.path))
+        if scan is not None:
+            self.path.setText("" if scan.path is None else str(scan.path))
         self.view.show_scan(scan)
         self.verdict.show_scan(scan)
         self.directions.setVisible(scan is not None)
@@ -230,9 +231,10 @@ class ScanDock(Dock):
         return self._plots[name]
 
     def _show_directions(self) -> None:
-        """Draw the directions once the scan itself is on show."""
+        """Draw the directions, and unpack the volumes, once the scan itself is on show."""
         scan = scan_of(self.scans.layer)
         if scan is not None:
+            prefetch(scan)
             self._plot("directions", self.directions).show_gradients(
                 scan.gradients, orientation.convention_of(self.viewer) != "neurological"
             )
@@ -269,6 +271,7 @@ class ScanDock(Dock):
             self.run_bar.message.say("Open a scan first.", "error")
             return None
         wanted = tuple(name for name, box in self.checks.items() if box.isChecked())
+        self.colour_button.setEnabled(False)
         return Job(f"QC {scan.name}", run_checks, scan, wanted, preferences.device())
 
     def _colour_fa(self) -> None:
@@ -280,7 +283,12 @@ class ScanDock(Dock):
         if scan is None or self.run_bar.running:
             return
         self.run_bar.message.say("")
+        self.colour_button.setEnabled(False)
         self.run_bar.run(Job(f"Colour FA {scan.name}", _fit_tensor, scan, preferences.device()))
+
+    def _done(self, outcome: Outcome) -> None:
+        self.colour_button.setEnabled(scan_of(self.scans.layer) is not None)
+        super()._done(outcome)
 
     def show_result(self, result: QcResult | tuple[Scan, TensorImage]) -> None:
         """Show what the checks found, or add the colour FA that was asked for."""
