@@ -102,7 +102,7 @@ def find_gradients(image: Path) -> tuple[Path, Path] | None:
         have, lacks = (values[0], "bvec") if values else (vectors[0], "bval")
         raise InputError(
             f"{image.name}: {have.name} is there but its {lacks} file is not; put it beside the "
-            f"image as {stem}.{lacks}, or name it."
+            f"image as {stem}.{lacks}, or name both files (--bval, --bvec)."
         )
     return None
 

@@ -157,8 +157,8 @@ def check_table(
     if bad.size:
         raise InputError(
             f"{name}: {bad.size} of {int(weighted.sum())} volumes with b > {B0_THRESHOLD:g} have a "
-            f"zero or non-finite b-vector (volumes {_some(bad)}); correct the vectors, or remove "
-            "these volumes (trace or ADC images do not belong to the scan)."
+            f"zero or non-finite b-vector (volumes {_some(bad)}, from 0); correct the vectors, or "
+            "remove these volumes (trace or ADC images do not belong to the scan)."
         )
     off = weighted & (np.abs(norms - 1) > UNIT_TOLERANCE)
     if off.any():
@@ -188,14 +188,15 @@ def _check_bvalues(bvalues: Array, name: str) -> None:
     bad = np.flatnonzero(~np.isfinite(bvalues))
     if bad.size:
         raise InputError(
-            f"{name}: {bad.size} of {bvalues.size} b-values are not finite (volumes {_some(bad)}); "
-            "correct the b-values."
+            f"{name}: {bad.size} of {bvalues.size} b-values are not finite (volumes {_some(bad)}, "
+            "from 0); correct the b-values."
         )
     bad = np.flatnonzero(bvalues < 0)
     if bad.size:
         raise InputError(
             f"{name}: {bad.size} of {bvalues.size} b-values are negative (lowest "
-            f"{bvalues.min():g} s/mm², volumes {_some(bad)}); b-values are 0 or more: correct them."
+            f"{bvalues.min():g} s/mm², volumes {_some(bad)}, from 0); b-values are 0 or more: "
+            "correct them."
         )
     highest = bvalues.max(initial=0)
     if 0 < highest <= LOWEST_B and np.ptp(bvalues) > 0:
@@ -259,5 +260,6 @@ def _is_number(word: str) -> bool:
 
 
 def _some(indices: Sequence[int] | Array, limit: int = 8) -> str:
+    """Name volumes, counted from 0 as in every viewer."""
     shown = ", ".join(str(int(i)) for i in indices[:limit])
     return shown + (f" and {len(indices) - limit} more" if len(indices) > limit else "")

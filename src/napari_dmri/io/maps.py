@@ -103,7 +103,10 @@ def read_mask(path: str | Path, like: Any) -> NDArray[np.bool_]:
         data = np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0)
     inside: NDArray[np.bool_] = data > cut
     if not inside.any():
-        raise InputError(f"The mask {name} is empty ({data.size} voxels, none above {cut:g}).")
+        raise InputError(
+            f"The mask {name} is empty ({data.size} voxels, none above {cut:g}); "
+            "make or draw a new one."
+        )
     return np.ascontiguousarray(inside)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import threading
 import zlib
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.imageglobals import logger
 from numpy.typing import NDArray
 
 from napari_dmri.errors import InputError
@@ -16,6 +18,7 @@ from napari_dmri.io.opened import OpenedImage, check_affine, check_dtype, to_can
 from napari_dmri.io.raw_files import MappedFile, RawFile, StreamedFile
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -32,16 +35,10 @@ def open_nifti(path: Path) -> OpenedImage:
     InputError
         If it is not NIfTI, or its header, affine, or data type cannot be used.
     """
-    with path.open("rb") as stream:
-        packed = stream.read(2) == b"\x1f\x8b"
-    if packed != path.name.lower().endswith(".gz"):
-        is_, name = ("", "x.nii.gz") if packed else ("not ", "x.nii")
-        raise InputError(
-            f"{path.name} is {is_}gzip-compressed, against its name; rename it to {name}, or "
-            "copy it again if it is damaged."
-        )
+    packed = _packed_as_named(path)
     try:
-        image = nib.load(path)
+        with _without_log():
+            image = nib.load(path)
         affine = np.asarray(image.affine)
         shape = tuple(int(n) for n in image.shape)
         proxy = image.dataobj
@@ -54,7 +51,7 @@ def open_nifti(path: Path) -> OpenedImage:
         ) from error
     except Exception as error:  # nibabel raises many kinds for what is not NIfTI
         raise InputError(
-            f"{path.name} is not a NIfTI file that can be read ({_first_line(error)}); copy or "
+            f"{path.name} is not a NIfTI file that can be read: {_why_not(path, error)}; copy or "
             "convert it again."
         ) from error
     if not isinstance(image, (nib.Nifti1Image, nib.Nifti2Image)):
@@ -68,7 +65,7 @@ def open_nifti(path: Path) -> OpenedImage:
             "The header has neither sform nor qform: position and orientation are guessed from "
             "the voxel size alone, so left and right are not known."
         )
-    _check_zooms(path, image)
+    notes += _check_zooms(path, image)
     affine = check_affine(affine, path.name)
     raw: RawFile = (
         StreamedFile(path, offset, shape, dtype)
@@ -81,25 +78,75 @@ def open_nifti(path: Path) -> OpenedImage:
     )
 
 
-def _first_line(error: Exception) -> str:
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """Keep nibabel's remarks on headers off the screen: what matters is said in our own words."""
+    thread = threading.get_ident()
+
+    def others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger.addFilter(others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(others)
+
+
+def _packed_as_named(path: Path) -> bool:
+    """Tell whether a file is gzip-compressed; refuse one whose name says otherwise."""
+    with path.open("rb") as stream:
+        start = stream.read(4)
+    packed, named = start[:2] == b"\x1f\x8b", path.name.lower().endswith(".gz")
+    if packed and not named:
+        raise InputError(
+            f"{path.name} is gzip-compressed, against its name; rename it to {path.name}.gz."
+        )
+    if named and not packed:
+        sizes = (int.from_bytes(start, "little"), int.from_bytes(start, "big"))
+        remedy = (
+            f"rename it to {path.name[:-3]}."
+            if {348, 540} & {*sizes}
+            else "it is no NIfTI file either: copy or convert it again."
+        )
+        raise InputError(f"{path.name} is not gzip-compressed, against its name; {remedy}")
+    return packed
+
+
+def _why_not(path: Path, error: Exception) -> str:
+    """Say what is wrong with a header that nibabel does not take."""
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    try:
+        with opener(path, "rb") as stream:
+            start = stream.read(348)
+    except (OSError, EOFError, zlib.error):
+        return "it is truncated or damaged within its header"
+    if len(start) < 348:
+        return f"it holds {len(start)} bytes, and a header alone has 348"
+    size = int.from_bytes(start[:4], "little")
+    version2 = 540 in (size, int.from_bytes(start[:4], "big"))
+    magic, expected = (start[4:8], b"n+2\0") if version2 else (start[344:348], b"n+1\0")
+    if magic != expected:
+        return f"its magic bytes are {magic!r} and not {expected!r}"
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def _check_zooms(path: Path, image: Any) -> None:
-    """Refuse a zero voxel size where the affine hangs on it; nibabel would make it 1."""
-    if int(image.header["sform_code"]) > 0:
-        return
+def _check_zooms(path: Path, image: Any) -> list[str]:
+    """Look at the voxel size as it stands in the file; nibabel would make a zero 1.
+
+    Refuse it where the affine hangs on it; otherwise return a note.
+    """
     opener = gzip.open if path.name.lower().endswith(".gz") else open
     with opener(path, "rb") as stream:
         content = stream.read(int(image.header["sizeof_hdr"]))
     header = image.header_class(content, image.header.endianness, check=False)
     zooms = np.asarray(header["pixdim"])[1:4]
-    if not np.isfinite(zooms).all() or (zooms == 0).any():
-        raise InputError(
-            f"{path.name}: the voxel size in the header is "
-            f"{' x '.join(f'{float(z):g}' for z in zooms)} mm; each edge must be above zero: "
-            "repair the header."
-        )
+    if np.isfinite(zooms).all() and (zooms != 0).all():
+        return []
+    words = f"the voxel size in the header is {' x '.join(f'{float(z):g}' for z in zooms)} mm"
+    if int(image.header["sform_code"]) > 0:
+        return [f"{path.name}: {words}; the sform, which gives one too, was used."]
+    raise InputError(f"{path.name}: {words}; each edge must be above zero: repair the header.")
 
 
 def _spatial_shape(shape: tuple[int, ...], name: str) -> tuple[int, tuple[int, ...]]:
