@@ -33,6 +33,12 @@ def test_running_out_of_memory_halves_the_tile_and_goes_on() -> None:
     assert sum(sizes) == 100 and max(sizes) <= 20
 
 
+def test_tiles_have_at_most_the_size_that_was_asked_for() -> None:
+    sizes: list[int] = []
+    device.run_tiles(lambda tile: sizes.append(tile.stop - tile.start), 10, 4, most=4)
+    assert sizes == [4, 4, 2]
+
+
 def test_when_nothing_fits_the_message_names_the_memory() -> None:
     def work(tile: slice) -> None:
         raise RuntimeError("CUDA out of memory")

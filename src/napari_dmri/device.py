@@ -19,6 +19,7 @@ __all__ = [
     "Device",
     "choose_device",
     "free_memory",
+    "out_of_memory",
     "require_memory",
     "run_tiles",
     "spare_core",
@@ -123,6 +124,7 @@ def run_tiles(
     device: str = "cpu",
     progress: Progress | None = None,
     text: str = "tile",
+    most: int | None = None,
 ) -> None:
     """Do work on consecutive slices of ``count`` items, sized from the free memory.
 
@@ -138,6 +140,8 @@ def run_tiles(
         Working memory per item.
     device, progress, text
         Where it runs; who is told between tiles (and may raise `Cancelled`); what it is called.
+    most
+        Items of a tile at most, however much memory is free.
 
     Raises
     ------
@@ -148,7 +152,7 @@ def run_tiles(
     budget = min(TILE_BYTES, free_memory(device) // 4)
     if device.startswith("cuda"):
         budget = free_memory(device) // 2
-    size = max(1, min(count, budget // max(bytes_each, 1)))
+    size = max(1, min(count, budget // max(bytes_each, 1), most or count))
     done = 0
     while done < count:
         total = -(-(count - done) // size) + -(-done // size)
@@ -156,7 +160,7 @@ def run_tiles(
         try:
             work(slice(done, min(done + size, count)))
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             if size == 1:
                 need, free = bytes_each / 2**20, free_memory(device) / 2**20
@@ -165,12 +169,22 @@ def run_tiles(
                     "are free; close other programs or choose another device."
                 ) from error
             size = -(-size // 2)
+            release_memory(device)
             continue
         done = min(done + size, count)
     report(1.0, text)
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def release_memory(device: str) -> None:
+    """Give memory that torch keeps for later back to a GPU."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory ran out, on the CPU or on a GPU."""
     if isinstance(error, MemoryError):
         return True
     return "out of memory" in str(error).lower() or "can't allocate" in str(error).lower()

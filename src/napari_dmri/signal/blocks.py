@@ -7,13 +7,14 @@ block follows the data's layout, and so does the array that a result is put into
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dmri.device import free_memory
+from napari_dmri.device import free_memory, require_memory
 from napari_dmri.errors import InputError
 
 if TYPE_CHECKING:
@@ -85,7 +86,19 @@ def voxel_major(data: Any) -> bool:
 
 
 def empty_like_scan(scan: Scan, count: int, dtype: Any = np.float32) -> Array:
-    """Return zeros (X, Y, Z, count) in the layout of the scan's data."""
+    """Return zeros (X, Y, Z, count) in the layout of the scan's data.
+
+    Raises
+    ------
+    InputError
+        If they do not fit into free memory.
+    """
+    voxels = math.prod(scan.grid)
+    require_memory(
+        voxels * count * np.dtype(dtype).itemsize,
+        f"A result of {count} values for each of the {voxels} voxels of {scan.name}",
+        "crop the scan, or close other programs.",
+    )
     if voxel_major(scan.data):
         return np.zeros((*scan.grid, count), dtype)
     return np.zeros((count, *scan.grid[::-1]), dtype).T
@@ -117,6 +130,8 @@ def blocks(
 ) -> Iterator[Block]:
     """Yield the chosen volumes of the masked voxels, some planes at a time.
 
+    Where memory runs out, a block is read again with half the planes.
+
     Parameters
     ----------
     scan
@@ -137,9 +152,18 @@ def blocks(
     budget = min(budget, free_memory() // 6)
     read = len(volumes) if in_memory else scan.shape[3]
     step = max(1, min(count, budget // max(1, 4 * plane_voxels * read)))
-    for start in range(0, count, step):
+    start = 0
+    while start < count:
         planes = slice(start, min(start + step, count))
-        yield _read(scan, np.asarray(volumes), mask, planes, by_voxel, planes.stop / count)
+        try:
+            block = _read(scan, np.asarray(volumes), mask, planes, by_voxel, planes.stop / count)
+        except MemoryError:
+            if step == 1:
+                raise
+            step = -(-step // 2)
+            continue
+        yield block
+        start = planes.stop
 
 
 def _read(

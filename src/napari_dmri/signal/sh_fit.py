@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dmri.device import choose_device
+from napari_dmri.device import choose_device, run_tiles
 from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.images import ShImage
 from napari_dmri.progress import Progress, silent
@@ -195,6 +195,7 @@ class _Fitter:
     ) -> None:
         self.factor = as_tensor(np.ascontiguousarray(matrix.T, dtype=np.float32)).to(device)
         self.n_b0, self.normalise, self.clip, self.device = n_b0, normalise, clip, device
+        self.on_cpu = device.type == "cpu"
         self.used = self.empty = self.broken = self.no_b0 = self.clipped = 0
 
     def __call__(self, signal: Array) -> tuple[Array, Array]:
@@ -207,11 +208,14 @@ class _Fitter:
         out = out.T if by_volume else out
         good = torch.empty(n, dtype=torch.bool)
         whole = as_tensor(signal)
-        step = CHUNK if self.device.type == "cpu" else n
-        for start in range(0, n, step or 1):
-            part = slice(start, start + step)
+
+        def fit(part: slice) -> None:
             values, good[part] = self._fit(whole[part].to(self.device))
             out[part] = values.to("cpu")
+
+        # The signal, its normalised copy, and the coefficients.
+        each = 4 * (3 * signal.shape[1] + self.factor.shape[1])
+        run_tiles(fit, n, each, str(self.device), most=CHUNK if self.on_cpu else None)
         return out.numpy(), good.numpy()
 
     def _fit(self, signal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -219,24 +223,28 @@ class _Fitter:
 
         finite = torch.isfinite(signal.sum(1))
         weighted = signal[:, self.n_b0 :]
+        clipped = 0
         if self.normalise:
             b0 = signal[:, : self.n_b0].mean(1)
             good = finite & (b0 > 0)
             weighted = weighted * torch.where(good, 1 / b0, 0)[:, None]
             if self.clip:
-                self.clipped += int((weighted.amax(1) > 1).sum())
+                clipped = int((weighted.amax(1) > 1).sum())
             weighted = weighted.clamp_(0, 1 if self.clip else None)
         else:
             good = finite & (signal != 0).any(1)
         empty = int((signal == 0).all(1).sum()) if not bool(good.all()) else 0
         n_good, n_finite = int(good.sum()), int(finite.sum())
+        if n_finite < len(good):
+            weighted = torch.where(good[:, None], weighted, 0)
+        values = weighted @ self.factor
+        # Counted at the end: a tile that runs out of memory is fitted again in halves.
+        self.clipped += clipped
         self.used += n_good
         self.broken += len(good) - n_finite
         self.empty += empty
         self.no_b0 += n_finite - n_good - empty
-        if n_finite < len(good):
-            weighted = torch.where(good[:, None], weighted, 0)
-        return weighted @ self.factor, good
+        return values, good
 
     def warn(self, name: str, masked: bool) -> None:
         if self.broken:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dmri.device import choose_device
+from napari_dmri.device import choose_device, run_tiles
 from napari_dmri.errors import InputError
 from napari_dmri.scan import GradientTable
 from napari_dmri.sphere.harmonics import degrees, design_matrix, n_coefficients
@@ -157,13 +157,16 @@ def fit_sh_array(signal: Array, matrix: Array, device: str = "cpu") -> NDArray[n
         else np.empty((*lead, count), np.float32)
     )
     target = out.T.reshape(count, -1).T if by_volume else out.reshape(-1, count)
-    step = CHUNK if chosen.name == "cpu" else max(1, 2**28 // (4 * (flat.shape[1] + count)))
-    for start in range(0, len(flat), step):
-        part = slice(start, start + step)
+
+    def multiply(part: slice) -> None:
         if chosen.name == "cpu":
             torch.mm(as_tensor(flat[part]), factor.T, out=torch.from_numpy(target[part]))
         else:
             target[part] = (as_tensor(flat[part]).to(factor.device) @ factor.T).cpu().numpy()
+
+    each = 4 * (flat.shape[1] + count)
+    most = CHUNK if chosen.name == "cpu" else 2**28 // each
+    run_tiles(multiply, len(flat), each, chosen.name, most=max(1, most))
     return out
 
 

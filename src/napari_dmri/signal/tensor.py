@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dmri.device import choose_device
+from napari_dmri.device import choose_device, run_tiles
 from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.images import TensorImage
 from napari_dmri.progress import Progress, silent
@@ -175,20 +175,22 @@ def _choose_volumes(scan: Scan, max_bvalue: float | None) -> tuple[NDArray[np.in
         highest = "any b" if max_bvalue is None else f"b <= {max_bvalue:g}"
         raise InputError(
             f"{scan.name} has no diffusion-weighted shell at {highest} ({table.summary()}); "
-            "a tensor needs at least 6 directions."
+            "a tensor needs at least 6 directions: check the bval file."
         )
     chosen = np.concatenate([s.indices for s in weighted])
     distinct = table.distinct_directions(chosen)
     if distinct < 6:
         raise InputError(
-            f"{scan.name} has {distinct} distinct directions in {len(chosen)} weighted volumes; "
-            "a tensor has 6 unknowns and needs at least 6 distinct directions."
+            f"{scan.name} has {distinct} distinct direction{'s' * (distinct != 1)} (weighted "
+            f"volumes: {len(chosen)}); a tensor has 6 unknowns and needs at least 6 distinct "
+            "directions: use a scan with more, or check the bvec file."
         )
     b0 = np.flatnonzero(table.b0_mask)
     if not b0.size and len(weighted) < 2:
         raise InputError(
             f"{scan.name} has no b0 volume and one shell (b={weighted[0].bvalue:g} s/mm²); "
-            "a tensor needs a b0 volume or a second shell to tell S0 from diffusion."
+            "a tensor needs a b0 volume or a second shell to tell S0 from diffusion: add a b0 "
+            "volume."
         )
     volumes = np.sort(np.concatenate([b0, chosen]))
     design = tensor_design(table.bvalues[volumes] / MILLI, table.directions[volumes])
@@ -252,12 +254,16 @@ class TensorSolver:
         n = len(signal)
         result = torch.empty((12, n), dtype=torch.float32)
         good = torch.empty(n, dtype=torch.bool)
-        step = CHUNK if self.device.type == "cpu" else 2**20
         whole = torch.from_numpy(np.require(signal, np.float32, "W") if n else signal.copy())
-        for start in range(0, n, step):
-            part = slice(start, start + step)
+
+        def solve(part: slice) -> None:
             values, good[part] = self._solve(whole[part].to(self.device).T)
             result[:, part] = values.to("cpu")
+
+        # Signal, logarithm, residual, weights; the packed normal matrices; the closed form.
+        each = 4 * (5 * signal.shape[1] + 4 * 28) + 8 * 64
+        most = CHUNK if self.device.type == "cpu" else 2**20
+        run_tiles(solve, n, each, str(self.device), most=most)
         out = result.numpy()
         return out[:6].T, out[6:9].T, out[9:].T, good.numpy()
 
