@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from napari_dmri.scan import Scan
 
 __all__ = [
+    "BvalOption",
+    "BvecOption",
     "DeviceOption",
     "JsonOption",
     "ManyValues",
@@ -43,6 +45,14 @@ __all__ = [
 
 MaskOption = Annotated[
     Path | None, typer.Option("--mask", help="Brain mask on the scan's grid.", show_default=False)
+]
+BvalOption = Annotated[
+    Path | None,
+    typer.Option("--bval", help="b-values; found beside the scan without it.", show_default=False),
+]
+BvecOption = Annotated[
+    Path | None,
+    typer.Option("--bvec", help="b-vectors; found beside the scan without it.", show_default=False),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
@@ -225,11 +235,13 @@ def print_table(table: Table, *, quiet: bool = False) -> None:
         console.print(note)
 
 
-def open_scan(path: Path, mask: Path | None = None) -> Scan:
-    """Read a scan, with its mask where one is given."""
+def open_scan(
+    path: Path, mask: Path | None = None, bval: Path | None = None, bvec: Path | None = None
+) -> Scan:
+    """Read a scan, with its mask and gradient files where they are given."""
     from napari_dmri.io import read_scan
 
-    return read_scan(path, mask=mask)
+    return read_scan(path, mask=mask, bval=bval, bvec=bvec)
 
 
 def refuse_file(path: Path, overwrite: bool, suffixes: Sequence[str] = ()) -> Path:

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from napari_dmri.commands.console import (
+    BvalOption,
+    BvecOption,
     DeviceOption,
     JsonOption,
     MaskOption,
@@ -51,12 +53,19 @@ class Basis(str, Enum):
 def info(
     scan: ScanArgument,
     mask: MaskOption = None,
+    bval: BvalOption = None,
+    bvec: BvecOption = None,
+    header: Annotated[
+        bool, typer.Option("--header", help="Do not read the voxels, only what describes them.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Say what a scan is: shells, grid, directions, and what was found wrong with it."""
     from napari_dmri.signal.quality import describe_lines, describe_scan
 
-    about = describe_scan(open_scan(scan, mask))
+    source = open_scan(scan, mask, bval, bvec)
+    with progress_bar() as progress:
+        about = describe_scan(source, read=not header, progress=progress)
     emit(about, describe_lines(about), json=json, quiet=False)
 
 
@@ -72,6 +81,8 @@ def fit_sh(
     ] = None,
     basis: Annotated[Basis, typer.Option(help="SH basis of the file.")] = Basis.tournier07,
     mask: MaskOption = None,
+    bval: BvalOption = None,
+    bvec: BvecOption = None,
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -83,7 +94,7 @@ def fit_sh(
     from napari_dmri.signal.sh_fit import fit_sh as fit
 
     refuse_file(output, overwrite, IMAGE_SUFFIXES)
-    source = open_scan(scan, mask)
+    source = open_scan(scan, mask, bval, bvec)
     with progress_bar(quiet) as progress:
         image = fit(source, order, smooth, shell, device=device, progress=progress)
     files = write_sh(image, output, basis=basis.value, overwrite=overwrite)
@@ -119,6 +130,8 @@ def tensor(
         float | None, typer.Option(help="Highest b-value to use (s/mm²).")
     ] = None,
     mask: MaskOption = None,
+    bval: BvalOption = None,
+    bvec: BvecOption = None,
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -132,7 +145,7 @@ def tensor(
 
     names = ("FA", "MD", "AD", "RD", "colour_FA", "tensor")
     folder = refuse_existing(output, (f"{name}.nii.gz" for name in names), overwrite)
-    source = open_scan(scan, mask)
+    source = open_scan(scan, mask, bval, bvec)
     with progress_bar(quiet) as progress:
         image = fit_tensor(
             source, method.value, max_bvalue=max_bvalue, device=device, progress=progress
@@ -152,6 +165,8 @@ def tensor(
 def mask(
     scan: ScanArgument,
     output: OutFile,
+    bval: BvalOption = None,
+    bvec: BvecOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -165,7 +180,7 @@ def mask(
     from napari_dmri.signal.mask import brain_mask
 
     refuse_file(output, overwrite, IMAGE_SUFFIXES)
-    source = open_scan(scan)
+    source = open_scan(scan, None, bval, bvec)
     with progress_bar(quiet) as progress:
         inside = brain_mask(source, progress=progress)
     made = provenance("brain-mask", {}, {"scan": source.name}, simulated=source.simulated)

@@ -95,7 +95,9 @@ def check_scan(scan: Scan) -> tuple[Finding, ...]:
     if scan.simulated:
         found.append(
             Finding(
-                "note", "Simulated scan", "The scan carries the simulator's mark; it is no data."
+                "note",
+                "Simulated scan",
+                "It was computed by a simulator and not measured: nobody was scanned.",
             )
         )
     return tuple(sorted(found, key=lambda finding: -LEVELS.index(finding.level)))

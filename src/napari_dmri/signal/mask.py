@@ -12,12 +12,13 @@ scalp off, the largest piece that is left grows back to its own border, and hole
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dmri.errors import InputError
+from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.progress import Progress, silent
 from napari_dmri.signal.blocks import blocks, empty_like_scan
 
@@ -49,10 +50,16 @@ def brain_mask(scan: Scan, *, progress: Progress | None = None) -> NDArray[np.bo
     Raises
     ------
     InputError
-        If the image is the same everywhere, or no connected brain-like region is found.
+        If the image holds no signal or is the same everywhere, or no connected brain-like region
+        is found.
     """
     report = progress or silent
     means = shell_means(scan, progress)
+    if not any(mean.any() for mean in means.values()):
+        raise InputError(
+            f"{scan.name}: all {np.prod(scan.grid)} voxels are zero, NaN or Inf in every shell, so "
+            "no brain can be found; check the image file."
+        )
     report(0.6, "finding the brain")
     combined = _combine(means)
     head = _threshold(combined, scan.name)
@@ -70,15 +77,29 @@ def brain_mask(scan: Scan, *, progress: Progress | None = None) -> NDArray[np.bo
 
 
 def shell_means(scan: Scan, progress: Progress | None = None) -> dict[float, NDArray[np.float32]]:
-    """Return the mean volume (X, Y, Z) of each shell by b-value, b0 first; NaN and Inf as 0."""
+    """Return the mean volume (X, Y, Z) of each shell by b-value, b0 first; NaN and Inf as 0.
+
+    Warns
+    -----
+    DmriWarning
+        With the number of voxels that hold NaN or Inf.
+    """
     report = progress or silent
     shells = scan.gradients.shells
     means = {s.bvalue: empty_like_scan(scan, 1)[..., 0] for s in shells}
+    broken = 0
     for block in blocks(scan, np.arange(scan.shape[3]), None):
+        broken += int((~np.isfinite(block.signal.sum(1))).sum())
         for shell in shells:
             values = block.signal[:, shell.indices].mean(1)
             block.put(means[shell.bvalue], np.nan_to_num(values, posinf=0, neginf=0))
         report(0.6 * block.done, "reading volumes")
+    if broken:
+        warnings.warn(
+            f"{scan.name}: {broken} voxels hold NaN or Inf; they count as dark here.",
+            DmriWarning,
+            stacklevel=3,
+        )
     return means
 
 

@@ -21,6 +21,7 @@ from napari_dmri.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from napari_dmri.progress import Progress
     from napari_dmri.scan import Scan
     from napari_dmri.signal.findings import Finding
 
@@ -139,15 +140,24 @@ def read_verdicts(path: str | Path) -> list[Verdict]:
     return verdicts
 
 
-def describe_scan(scan: Scan) -> dict[str, Any]:
+def describe_scan(
+    scan: Scan, *, read: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
     """Describe a scan as a dict that JSON can hold: grid, units, shells, directions, warnings.
 
-    Condition numbers that are infinite (fewer directions than coefficients) come as None.
+    Condition numbers that are infinite (fewer directions than coefficients) come as None. With
+    ``read``, every voxel is looked at too (see `check_voxels`).
     """
     from napari_dmri.signal.directions import condition_numbers
-    from napari_dmri.signal.findings import check_scan
+    from napari_dmri.signal.findings import LEVELS, check_scan
     from napari_dmri.signal.sh_fit import choose_order
 
+    found = [*check_scan(scan)]
+    if read:
+        from napari_dmri.signal.voxels import check_voxels
+
+        found += check_voxels(scan, progress=progress)
+        found.sort(key=lambda finding: -LEVELS.index(finding.level))
     table = scan.gradients
     shells = []
     for shell in table.shells:
@@ -185,7 +195,7 @@ def describe_scan(scan: Scan) -> dict[str, Any]:
                 "detail": finding.detail,
                 "volumes": list(finding.volumes),
             }
-            for finding in check_scan(scan)
+            for finding in found
         ],
     }
 
