@@ -263,12 +263,14 @@ class Gain:
         return self
 
     def apply_detailed(self, scan, *, device="auto", progress=None):
+        from napari_dmri import ScalarImage
         from napari_dmri.harmonize import Harmonization
 
         progress(0.5, "harmonizing")
         data = scan.volumes().copy()
         data[..., ~scan.gradients.b0_mask] *= 1.1
-        return Harmonization(replace(scan, data=data, name="harmonized"), {}, ("multiplied",))
+        maps = {"scale l=2 b=1000": ScalarImage(np.full(scan.grid, 1.1, "f4"), scan.affine)}
+        return Harmonization(replace(scan, data=data, name="harmonized"), maps, ("multiplied",))
 
     def apply(self, scan, *, device="auto", progress=None):
         return self.apply_detailed(scan, progress=progress).scan
@@ -329,6 +331,46 @@ def test_apply_one_scan_to_one_file(model, scan, tmp_path):
     np.testing.assert_allclose(after[..., 2:], 1.1 * before[..., 2:], rtol=1e-5)
     assert out.with_name("done.bvec").is_file()
     refused("harmonize", "apply", model, scan, "-o", out, words="exists already")
+
+
+def test_apply_writes_maps_on_request(model, scan, tmp_path):
+    args = ("harmonize", "apply", model, scan, "--maps", "-o")
+    said = run(*args, tmp_path / "done.nii.gz").stdout
+    maps = tmp_path / "done_maps"
+    assert str(maps) in said
+    assert {p.name for p in maps.glob("*.nii.gz")} == {"scale_l=2_b=1000.nii.gz"}
+    assert nib.load(maps / "scale_l=2_b=1000.nii.gz").get_fdata().max() == pytest.approx(1.1)
+    (tmp_path / "other_maps").mkdir()
+    (tmp_path / "other_maps" / "mine").touch()
+    refused(*args, tmp_path / "other.nii.gz", words="other_maps exists already")
+    run(*args, tmp_path / "folder")
+    assert (tmp_path / "folder" / "häupt_harmonized_maps").is_dir()
+    run(*args, tmp_path / "folder", "--overwrite")
+
+
+def test_apply_takes_gradient_files_of_one_scan(model, scan, tmp_path):
+    both = []
+    for ending in ("bval", "bvec"):
+        both += [f"--{ending}", scan.with_name(f"häupt.{ending}").rename(tmp_path / f"t.{ending}")]
+    args = ("harmonize", "apply", model, scan, "-o", tmp_path / "done.nii.gz")
+    refused(*args, words="--bval, --bvec")
+    run(*args, *both)
+    twin = write(tmp_path / "twin" / "b.nii.gz")
+    refused(*args[:4], twin, "-o", tmp_path / "out", *both, words="One gradient table was given")
+
+
+def test_train_on_one_source_site_of_several(gain, tmp_path):
+    for name, turn in (("a", 0.2), ("b", 0.4), ("t", 0.7)):
+        write(tmp_path / f"{name}.nii.gz", turn=turn)
+    pairs = tmp_path / "pairs.tsv"
+    rows = [["subject", "source", "target", "source_site"]]
+    rows += [["01", f"{name}.nii.gz", "t.nii.gz", name] for name in "ab"]
+    pairs.write_text("\n".join("\t".join(row) for row in rows) + "\n")
+    out = tmp_path / "m.safetensors"
+    args = ("harmonize", "train", "gain", "--pairs", pairs, "-o", out)
+    refused(*args, words="2 source sites (a, b) and a model maps one; choose it by")
+    card = json.loads(run(*args, "--source-site", "b", "--json").stdout)["card"]
+    assert card["subjects"] == ["01"]
 
 
 def test_apply_a_folder_goes_on_after_a_failure(model, tmp_path):
@@ -481,7 +523,7 @@ def test_trouble_with_disk_and_memory_is_a_sentence(scan, monkeypatch):
         (InputError("two\nlines"), "two lines"),
     ]:
 
-        def broken(scan, trouble=trouble):
+        def broken(scan, trouble=trouble, **settings):
             raise trouble
 
         monkeypatch.setattr(quality, "describe_scan", broken)

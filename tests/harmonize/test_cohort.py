@@ -70,6 +70,30 @@ def test_bad_pairs(files, rows, words):
         read_pairs(table(files, *rows))
 
 
+def test_one_source_site_of_several(files):
+    head = (*PAIRS[:3], "source_site", "target_site")
+    rows = [
+        (s, f"scans/{a}.nii.gz", "scans/c.nii.gz", site, "T")
+        for site, a in (("A", "a"), ("B", "b"))
+        for s in ("s1", "s2")
+    ]
+    path = table(files, head, *rows)
+    with pytest.raises(
+        InputError, match=r"2 source sites \(A, B\) and a model maps one; choose .*"
+    ):
+        read_pairs(path)
+    chosen = read_pairs(path, "B")
+    assert [p.subject for p in chosen] == ["s1", "s2"]
+    assert {p.source_scan.path.name for p in chosen} == {"b.nii.gz"}
+    assert {p.source_scan.site for p in chosen} == {"B"}
+    with pytest.raises(InputError, match="has the source sites A, B, not 'C'"):
+        read_pairs(path, "C")
+    plain = table(files, PAIRS[:3], rows[0][:3], name="plain.tsv")
+    assert len(read_pairs(plain)) == 1
+    with pytest.raises(InputError, match="names no source sites, so 'A' cannot be chosen"):
+        read_pairs(plain, "A")
+
+
 def test_lists_that_are_no_lists(tmp_path):
     with pytest.raises(InputError, match="No list at"):
         read_pairs(tmp_path / "none.tsv")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from napari_dmri.io.atomic import full_suffix, stem_of
 from napari_dmri.progress import Progress, part
 
 if TYPE_CHECKING:
-    from napari_dmri.harmonize.base import Harmonizer
+    from napari_dmri.harmonize.base import Harmonization, Harmonizer
 
 __all__ = ["Job", "Outcome", "evaluate_pairs", "harmonize_all", "plan_jobs", "summary_table"]
 
@@ -26,11 +27,16 @@ SUFFIXES = (".nii.gz", ".nii", ".mif.gz", ".mif", ".nrrd", ".nhdr")
 
 @dataclass(frozen=True)
 class Job:
-    """One scan to harmonize: where it is, its mask, and where the result goes."""
+    """One scan to harmonize: where it is, its mask, and where the result goes.
+
+    ``gradients`` are bval and bvec files that are not beside it; ``maps`` is a folder for the maps.
+    """
 
     scan: Path
     mask: Path | None
     output: Path
+    gradients: tuple[Path | None, Path | None] | None = None
+    maps: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,13 @@ class Outcome:
 
 
 def plan_jobs(
-    scans: Sequence[Path], output: Path, mask: Path | None, overwrite: bool
+    scans: Sequence[Path],
+    output: Path,
+    mask: Path | None,
+    overwrite: bool,
+    *,
+    gradients: tuple[Path | None, Path | None] | None = None,
+    maps: bool = False,
 ) -> tuple[list[Job], Path | None]:
     """Find the scans and name their results, before any work.
 
@@ -61,7 +73,7 @@ def plan_jobs(
     ------
     InputError
         If a path does not exist, no scan is found, two results would share a name, a result
-        exists, or one mask is given for several scans.
+        exists, or one mask or gradient table is given for several scans.
     """
     from napari_dmri.commands.console import refuse_file
 
@@ -81,9 +93,16 @@ def plan_jobs(
             f"One mask was given for {len(found)} scans; put each mask beside its scan as "
             "NAME_mask.nii.gz."
         )
+    if gradients is not None and len(found) > 1:
+        raise InputError(
+            f"One gradient table was given for {len(found)} scans; put each bval and bvec file "
+            "beside its scan."
+        )
     if len(scans) == 1 and not scans[0].is_dir() and full_suffix(output) in SUFFIXES:
-        refuse_file(output, overwrite)
-        return [Job(scans[0], mask or _mask_beside(scans[0]), output.expanduser())], None
+        target = output.expanduser()
+        refuse_file(target, overwrite)
+        beside = _maps_beside(target, overwrite) if maps else None
+        return [Job(scans[0], mask or _mask_beside(scans[0]), target, gradients, beside)], None
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is a file; several scans go to a folder.")
     jobs: list[Job] = []
@@ -98,7 +117,8 @@ def plan_jobs(
             )
         taken[target] = scan
         refuse_file(target, overwrite)
-        jobs.append(Job(scan, mask or _mask_beside(scan), target))
+        beside = _maps_beside(target, overwrite) if maps else None
+        jobs.append(Job(scan, mask or _mask_beside(scan), target, gradients, beside))
     return jobs, output.expanduser()
 
 
@@ -123,10 +143,13 @@ def harmonize_all(
         prefix = f"{job.scan.name}: "
         inner = part(progress, done / len(jobs), (done + 1) / len(jobs), prefix)
         try:
-            scan = read_scan(job.scan, mask=job.mask)
+            bval, bvec = job.gradients or (None, None)
+            scan = read_scan(job.scan, mask=job.mask, bval=bval, bvec=bvec)
             result = model.apply_detailed(scan, device=device, progress=inner)
             record = result.scan.metadata.get("provenance")
             write_scan(result.scan, job.output, overwrite=overwrite, provenance=record)
+            if job.maps is not None:
+                _write_maps(result, job.maps, overwrite)
         except (InputError, OSError, MemoryError) as error:
             if alone:
                 raise
@@ -135,6 +158,16 @@ def harmonize_all(
         else:
             outcomes.append(Outcome(job, time.monotonic() - begun, result.notes))
     return outcomes
+
+
+def _write_maps(result: Harmonization, folder: Path, overwrite: bool) -> None:
+    """Write the maps of a harmonization, all or none."""
+    from napari_dmri.compare.folder import staged_folder
+    from napari_dmri.io import write_map
+
+    with staged_folder(folder, overwrite) as staging:
+        for name, image in result.maps.items():
+            write_map(image, staging / f"{re.sub(r'[^A-Za-z0-9.=-]+', '_', name)}.nii.gz")
 
 
 def summary_table(card: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Table:
@@ -156,7 +189,11 @@ def summary_table(card: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Table
 
 
 def evaluate_pairs(
-    model: Harmonizer, pairs: Path, device: str, progress: Progress
+    model: Harmonizer,
+    pairs: Path,
+    device: str,
+    progress: Progress,
+    source_site: str | None = None,
 ) -> tuple[Table, Table, list[Mapping[str, Any]]]:
     """Harmonize each pair's source and compare it with its target.
 
@@ -172,7 +209,7 @@ def evaluate_pairs(
     from napari_dmri.compare.evaluate import evaluate_harmonization
     from napari_dmri.harmonize import read_pairs, refuse_training_subject
 
-    listed = read_pairs(pairs)
+    listed = read_pairs(pairs, source_site)
     repeats = _repeats(pairs)
     for pair in listed:
         refuse_training_subject(model, pair.subject)
@@ -258,6 +295,17 @@ def _scans_in(folder: Path) -> list[Path]:
         if kind == "scan":
             found.append(path)
     return found
+
+
+def _maps_beside(target: Path, overwrite: bool) -> Path:
+    """Name the folder of a result's maps; refuse one that holds some."""
+    folder = target.with_name(f"{stem_of(target)}_maps")
+    if folder.exists() and not overwrite and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(
+            f"{folder} exists already and is not overwritten; choose another name or say "
+            "--overwrite."
+        )
+    return folder
 
 
 def _mask_beside(scan: Path) -> Path | None:

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from napari_dmri.commands.console import (
+    BvalOption,
+    BvecOption,
     DeviceOption,
     JsonOption,
     MaskOption,
@@ -47,7 +49,7 @@ def train(
         Path | None, typer.Option(help="TSV of two groups: site, scan, mask.")
     ] = None,
     source_site: Annotated[
-        str | None, typer.Option(help="Which site of the groups is the source.")
+        str | None, typer.Option(help="Which site is the source, where the TSV leaves a choice.")
     ] = None,
     order: Annotated[int | None, typer.Option(help="SH order; the poorer scans decide.")] = None,
     smooth: Annotated[float, typer.Option(help="Laplace-Beltrami lambda.")] = 0.006,
@@ -71,7 +73,7 @@ def train(
     model = METHODS[method].make(order=order, smooth=smooth, shell=shell)
     with progress_bar(quiet) as progress:
         if pairs is not None:
-            model.fit(read_pairs(pairs), device=device, progress=progress)
+            model.fit(read_pairs(pairs, source_site), device=device, progress=progress)
         elif groups is not None:
             both = read_groups(groups, source_site)
             model.fit_groups(both.source, both.target, device=device, progress=progress)
@@ -94,6 +96,11 @@ def apply(
     ],
     output: OutOption,
     mask: MaskOption = None,
+    bval: BvalOption = None,
+    bvec: BvecOption = None,
+    maps: Annotated[
+        bool, typer.Option("--maps", help="Write the scale maps and the alignment beside.")
+    ] = False,
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -103,7 +110,8 @@ def apply(
 
     One scan goes to the file OUT. Several scans, or a folder, go to the folder OUT with one row a
     scan in summary.tsv. Without --mask, a mask beside a scan (NAME_mask.nii.gz) is used, else one
-    is made. The exit code is 1 when a scan failed.
+    is made. With --maps, a folder NAME_maps beside each result holds the scale map of each order
+    and what the alignment looks like. The exit code is 1 when a scan failed.
     """
     from napari_dmri.commands.batch import Job, harmonize_all, plan_jobs, summary_table
     from napari_dmri.compare.folder import refuse_existing
@@ -111,7 +119,9 @@ def apply(
     from napari_dmri.io.atomic import write_text
 
     jobs: list[Job]
-    jobs, folder = plan_jobs(scans, output, mask, overwrite)
+    jobs, folder = plan_jobs(
+        scans, output, mask, overwrite, gradients=(bval, bvec) if bval or bvec else None, maps=maps
+    )
     if folder is not None:
         refuse_existing(folder, ("summary.tsv",), overwrite)
     trained = load(model)
@@ -124,6 +134,8 @@ def apply(
         emit(table.to_dict(), (), json=True, quiet=quiet)
     elif folder is None:
         lines = [*outcomes[0].notes, f"wrote {outcomes[0].output}"]
+        if jobs[0].maps is not None:
+            lines.append(f"wrote the maps to {jobs[0].maps}")
         emit({}, lines, json=False, quiet=quiet)
     else:
         print_table(table, quiet=quiet)
@@ -141,6 +153,9 @@ def evaluate(
         typer.Option(help="TSV of pairs: subject, source, target; target_repeat if there is one."),
     ],
     output: OutOption,
+    source_site: Annotated[
+        str | None, typer.Option(help="Which source site's rows of the TSV to take.")
+    ] = None,
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -157,7 +172,7 @@ def evaluate(
     folder = refuse_existing(output, names, overwrite)
     trained = load(model)
     with progress_bar(quiet) as progress:
-        every, mean, records = evaluate_pairs(trained, pairs, device, progress)
+        every, mean, records = evaluate_pairs(trained, pairs, device, progress, source_site)
     texts = (every.to_tsv(), mean.to_tsv(), mean.to_markdown() + "\n" + every.to_markdown())
     with staged_folder(folder, overwrite) as staging:
         for name, text in zip(names, (*texts, methods_text(records)), strict=True):

@@ -215,7 +215,7 @@ def resample(
 def agreement(static: Channels, moving: Channels, affine: Array) -> tuple[float, float]:
     """Measure an alignment: correlation of the composites and Dice overlap of the masks.
 
-    The correlation is taken where either mask is, on the static grid.
+    The correlation is taken where both masks are, on the static grid.
     """
     shape, grid = static.shape, static.affine
     other = resample(moving.mask.astype(np.float32), moving.affine, shape, grid, affine) > 0.5

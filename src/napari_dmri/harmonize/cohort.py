@@ -1,8 +1,8 @@
 """Lists of training scans: a TSV of travelling pairs, or of two groups.
 
-``pairs.tsv`` has the columns subject, source, target and, if there are masks, source_mask and
-target_mask; ``groups.tsv`` has site, scan and, if wanted, mask, subject, role ("source" or
-"target"). Paths are relative to the TSV. Scans are opened when training asks for them.
+``pairs.tsv`` has the columns subject, source, target and, if wanted, source_mask, target_mask,
+source_site, target_site; ``groups.tsv`` has site, scan and, if wanted, mask, subject, role
+("source" or "target"). Paths are relative to the TSV. Scans are opened when training asks for them.
 """
 
 from __future__ import annotations
@@ -68,16 +68,24 @@ class Groups:
     target_site: str
 
 
-def read_pairs(tsv: str | Path) -> list[LazyPair]:
+def read_pairs(tsv: str | Path, source: str | None = None) -> list[LazyPair]:
     """Read a list of travelling pairs.
+
+    Parameters
+    ----------
+    tsv
+        The list.
+    source
+        Read only the rows of this ``source_site``; needed where the list has several.
 
     Raises
     ------
     InputError
-        If a column or a file is missing (by row), a subject comes twice, or a scan is paired
-        with itself.
+        If a column or a file is missing (by row), the list has several source sites and none was
+        chosen, a subject comes twice, or a scan is paired with itself.
     """
     path, rows = _rows(tsv, ("subject", "source", "target"))
+    rows = _of_source(path, rows, source)
     pairs: list[LazyPair] = []
     seen: dict[str, int] = {}
     for line, row in rows:
@@ -103,6 +111,29 @@ def read_pairs(tsv: str | Path) -> list[LazyPair]:
             )
         pairs.append(LazyPair(scans["source"], scans["target"], subject))
     return pairs
+
+
+def _of_source(
+    path: Path, rows: list[tuple[int, dict[str, str]]], asked: str | None
+) -> list[tuple[int, dict[str, str]]]:
+    """Keep the rows of one source site."""
+    sites = list(dict.fromkeys(row.get("source_site") or "" for _, row in rows))
+    if asked is None:
+        if len(sites) > 1:
+            named = ", ".join(site or "(empty)" for site in sites)
+            raise InputError(
+                f"{path.name} has {len(sites)} source sites ({named}) and a model maps one; choose "
+                "it by source=SITE (--source-site SITE)."
+            )
+        return rows
+    if asked not in sites:
+        if sites == [""]:
+            raise InputError(
+                f"{path.name} names no source sites, so {asked!r} cannot be chosen; add a column "
+                "source_site, or leave the choice out."
+            )
+        raise InputError(f"{path.name} has the source sites {', '.join(sites)}, not {asked!r}.")
+    return [(line, row) for line, row in rows if (row.get("source_site") or "") == asked]
 
 
 def read_groups(tsv: str | Path, source: str | None = None) -> Groups:
