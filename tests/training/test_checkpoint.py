@@ -1,4 +1,6 @@
 import json
+import os
+import stat
 
 import numpy as np
 import pytest
@@ -46,6 +48,17 @@ def test_an_existing_card_alone_is_kept_too(tmp_path):
     with pytest.raises(InputError, match="exists"):
         save_checkpoint(tmp_path / "m.safetensors", {"a": np.zeros(1)}, {})
     assert [p.name for p in tmp_path.iterdir()] == ["m.json"]
+
+
+def test_files_have_the_mode_of_new_files(tmp_path):
+    before = os.umask(0o027)
+    try:
+        path = save_checkpoint(tmp_path / "m", {"a": np.ones(2)}, {"kind": "x"})
+    finally:
+        os.umask(before)
+    for made in (path, path.with_suffix(".json")):
+        assert stat.S_IMODE(made.stat().st_mode) == 0o640
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_missing_file(tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,8 @@ def save_checkpoint(
     with atomic_paths([path, beside], overwrite=overwrite) as (partial, partial_card):
         save_file(arrays, str(partial), metadata=metadata)
         partial_card.write_text(to_json(full), encoding="utf-8")
+        # safetensors makes its file private; it gets what the umask gave the card.
+        partial.chmod(stat.S_IMODE(partial_card.stat().st_mode))
     return path
 
 
