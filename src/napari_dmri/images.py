@@ -149,7 +149,8 @@ class TensorImage:
     @cached_property
     def md(self) -> NDArray[np.float32]:
         """Mean diffusivity (mm²/s)."""
-        return self.eigenvalues.mean(-1)
+        mean: NDArray[np.float32] = self.eigenvalues.mean(-1)
+        return mean
 
     @property
     def ad(self) -> NDArray[np.float32]:
@@ -159,9 +160,11 @@ class TensorImage:
     @cached_property
     def rd(self) -> NDArray[np.float32]:
         """Radial diffusivity, the mean of the two smaller eigenvalues (mm²/s)."""
-        return self.eigenvalues[..., 1:].mean(-1)
+        mean: NDArray[np.float32] = self.eigenvalues[..., 1:].mean(-1)
+        return mean
 
     @cached_property
     def colour_fa(self) -> NDArray[np.float32]:
         """FA times the absolute principal direction (X, Y, Z, 3): red R-L, green A-P, blue S-I."""
-        return np.abs(self.principal) * self.fa[..., None]
+        colours: NDArray[np.float32] = np.abs(self.principal) * self.fa[..., None]
+        return colours

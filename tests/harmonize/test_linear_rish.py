@@ -239,6 +239,7 @@ def test_order_above_the_poorer_site(world):
         LinearRish(4, **QUICK).fit([Pair(pair.source, poor, "sub-1")])
 
 
+@pytest.mark.filterwarnings("ignore:Trained on one travelling subject")
 def test_common_order_is_the_poorer_sites():
     pair = subject_pair(1)
     poor = pair.target.select(np.r_[0, 1, 2:14])

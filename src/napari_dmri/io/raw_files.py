@@ -160,6 +160,7 @@ class StreamedFile:
             )
             raise self._failure
         if got < count:
+            self._close()
             self._failure = _truncated(
                 self.path, self.skip + self.nbytes, self.skip + self._done, "unpacked bytes"
             )
@@ -173,9 +174,13 @@ class StreamedFile:
         except (EOFError, gzip.BadGzipFile, zlib.error):
             return False
         finally:
+            self._close()
+        return True
+
+    def _close(self) -> None:
+        if self._stream is not None:
             self._stream.close()
             self._stream = None
-        return True
 
     def _fill(self, count: int) -> int:
         if self._buffer is None:

@@ -151,7 +151,7 @@ def convert_basis(coefficients: Array, source: str, target: str = "tournier07") 
     index_in, factor_in = _to_internal(source, order_of(coefficients.shape[-1]))
     internal = coefficients[..., index_in] * factor_in.astype(coefficients.dtype)
     index_out, factor_out = _to_internal(target, order_of(coefficients.shape[-1]))
-    converted = np.empty_like(internal)
+    converted: Array = np.empty_like(internal)
     converted[..., index_out] = internal / factor_out.astype(coefficients.dtype)
     return converted
 
