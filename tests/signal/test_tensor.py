@@ -11,7 +11,7 @@ import torch
 from napari_dmri import DmriWarning, GradientTable, InputError, Scan, fit_tensor
 from napari_dmri.errors import Cancelled
 from napari_dmri.signal.symmetric import eigen_symmetric
-from napari_dmri.signal.tensor import TensorSolver
+from napari_dmri.signal.tensor import TensorSolver, tensor_design
 
 
 def directions(n: int) -> np.ndarray:
@@ -216,3 +216,21 @@ def test_what_cannot_be_fitted_is_refused() -> None:
 
     with pytest.raises(Cancelled):
         fit_tensor(scan, progress=stop)
+
+
+def test_a_voxel_without_b0_signal_is_solved_like_any_other() -> None:
+    """Found in a real scan: b0 is 0, its weight 1e-8, and nothing else tells S0 from the trace."""
+    gradients = table((2000, 20))
+    rng = np.random.default_rng(0)
+    chosen = np.r_[np.flatnonzero(gradients.b0_mask)[:1], np.flatnonzero(~gradients.b0_mask)]
+    signal = rng.integers(50, 1100, (40, 21)).astype(np.float32)
+    signal[:20, 0] = 0
+    bvalues, directions = gradients.bvalues[chosen], gradients.directions[chosen]
+    tensors, eigenvalues, principal, _ = TensorSolver(bvalues, directions)(signal)
+    design = tensor_design(bvalues / 1000, directions)
+    for found, values in zip(tensors, signal, strict=True):
+        logs = np.log(np.maximum(values.astype(float), 1e-4 * values.max()))
+        weights = np.exp(design @ np.linalg.lstsq(design, logs)[0])
+        exact = np.linalg.lstsq(weights[:, None] * design, weights * logs)[0][:6] / 1000
+        np.testing.assert_allclose(found, exact, atol=2e-3 * np.abs(exact).max())
+    assert np.isfinite(eigenvalues).all() and np.isfinite(principal).all()

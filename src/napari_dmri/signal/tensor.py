@@ -46,6 +46,9 @@ CHUNK = 32768
 """Voxels solved at a time on a CPU: their normal matrices fit the cache, and steps stay few, as
 each waits for the slowest thread on a busy machine."""
 
+SMALLEST_PIVOT = 1e-4
+"""Weighted systems with smaller relative pivots are solved again in float64."""
+
 MILLI = 1000.0
 """Inside, b is in ms/µm² and D in µm²/ms, so that all unknowns are near 1."""
 
@@ -226,6 +229,7 @@ class TensorSolver:
         self.method = method
         self.device = torch.device(device)
         self.design = self._constant(design)
+        self.exact = torch.from_numpy(design)
         self.inverse = self._constant(np.linalg.pinv(design))
         self.products = self._constant(products)
         self.counts = {
@@ -301,27 +305,56 @@ class TensorSolver:
 
     def _weighted_step(self, beta: torch.Tensor, logs: torch.Tensor) -> torch.Tensor:
         """Solve (X' W² X) step = X' W² (y - X beta) by Cholesky, all voxels at once."""
+        import torch
+
         predicted = self.design @ beta
         residual = logs - predicted
         # Weights are free up to a factor: relative to the largest they cannot overflow.
-        weights = predicted.sub_(predicted.amax(0)).mul_(2).exp_()
+        predicted = predicted.sub_(predicted.amax(0)).mul_(2)
+        weights = predicted.exp()
         normal = self.products @ weights
         right = self.design.T @ weights.mul_(residual)
-        return _solve_packed(normal, right)
+        step, pivot = _solve_packed(normal, right)
+        weak = ~((pivot > SMALLEST_PIVOT) & torch.isfinite(step).all(0))
+        for some in torch.split(weak.nonzero()[:, 0], CHUNK):
+            step[:, some] = _solve_exactly(self.exact, predicted[:, some], residual[:, some])
+        return step
 
 
-def _solve_packed(normal: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+def _solve_exactly(
+    design: torch.Tensor, exponents: torch.Tensor, residual: torch.Tensor
+) -> torch.Tensor:
+    """Solve W X step = W (y - X beta) by singular values in float64, voxel by voxel.
+
+    A voxel whose b0 is nearly zero gives its b0 nearly no weight, and then hardly anything tells
+    S0 from the trace: float32 normal equations know nothing of it. X is (N, 7) float64, as small
+    errors of its own would count; 2 ln W and the residuals are (N, n).
+    """
+    import torch
+
+    root = (exponents.cpu().double() / 2).exp_()
+    matrix = root.T[:, :, None] * design
+    right = (root * residual.cpu().double()).T[:, :, None]
+    found: torch.Tensor = torch.linalg.lstsq(matrix, right, driver="gelsd").solution[..., 0]
+    return found.T.to(residual.dtype).to(residual.device)
+
+
+def _solve_packed(normal: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Solve symmetric positive 7 x 7 systems by L D L', packed by rows: (28, n) and (7, n).
 
-    Written out over voxels: torch's batched Cholesky calls LAPACK once a matrix.
+    Written out over voxels: torch's batched Cholesky calls LAPACK once a matrix. Also returns the
+    smallest pivot relative to its diagonal (n,), which says how many digits are left.
     """
     import torch
 
     rows = [list(normal[i * (i + 1) // 2 : (i + 1) * (i + 2) // 2].unbind(0)) for i in range(7)]
+    diagonal = [rows[j][j] for j in range(7)]
+    smallest = torch.ones_like(diagonal[0])
     unknown = list(right.unbind(0))
     tiny = torch.finfo(normal.dtype).tiny
     inverse = []
     for j in range(7):
+        smallest = torch.minimum(smallest, rows[j][j] / diagonal[j].clamp_min(tiny))
         inverse.append(1 / rows[j][j].clamp_min(tiny))
         for i in range(j + 1, 7):
             factor = rows[i][j] * inverse[j]
@@ -332,4 +365,4 @@ def _solve_packed(normal: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         unknown[j] = unknown[j] * inverse[j]
         for i in range(j):
             unknown[i] = torch.addcmul(unknown[i], rows[j][i], unknown[j], value=-1)
-    return torch.stack(unknown)
+    return torch.stack(unknown), smallest
