@@ -144,7 +144,8 @@ class TensorImage:
         spread = self.eigenvalues - self.eigenvalues.mean(-1, keepdims=True)
         size = (self.eigenvalues**2).sum(-1)
         ratio = 1.5 * (spread**2).sum(-1) / np.where(size > 0, size, 1)
-        return np.sqrt(np.clip(ratio, 0, 1)).astype(np.float32)
+        anisotropy: NDArray[np.float32] = np.sqrt(np.clip(ratio, 0, 1)).astype(np.float32)
+        return anisotropy
 
     @cached_property
     def md(self) -> NDArray[np.float32]:
@@ -155,7 +156,8 @@ class TensorImage:
     @property
     def ad(self) -> NDArray[np.float32]:
         """Axial diffusivity, the largest eigenvalue (mm²/s)."""
-        return self.eigenvalues[..., 0]
+        largest: NDArray[np.float32] = self.eigenvalues[..., 0]
+        return largest
 
     @cached_property
     def rd(self) -> NDArray[np.float32]:

@@ -106,9 +106,21 @@ def travelling_subject(
     new = [layer for layer in viewer.layers if layer not in before]
     harmonized = next(layer for layer in new if scan_of(layer) is not None)
     shoot(viewer, folder / "4_harmonize.png")
+    show_only([*new, source, dock.mask_row.picker.layer], "| template FA", "| scan FA")
+    shoot(viewer, folder / "4_harmonize_alignment.png")
+    show_only([*new, source], "| scale l=2 b=1200")
+    shoot(viewer, folder / "4_harmonize_scale.png")
+    show_only(new)
+    harmonized.visible = source.visible = True
     save_maps(new, folder / "maps")
     compare(viewer, docks, (source, harmonized, target), folder, say)
     evaluate(docks, (source, harmonized, target), rows[-1], folder, say)
+
+
+def show_only(layers: list[Any], *parts: str) -> None:
+    """Show the layers whose names end with one of some parts, and hide the others."""
+    for layer in layers:
+        layer.visible = layer.name.endswith(parts) if parts else False
 
 
 def compare(

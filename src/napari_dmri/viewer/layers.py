@@ -18,6 +18,7 @@ from napari_dmri.images import ScalarImage, ShImage, TensorImage
 from napari_dmri.scan import Scan
 
 __all__ = [
+    "DIVERGING",
     "KEY",
     "ReversedAxes",
     "kind_of",
@@ -36,6 +37,9 @@ __all__ = [
 
 KEY = "napari_dmri"
 """Where our facts live in ``layer.metadata``: ``kind``, ``object``, ``affine``, ``provenance``."""
+
+DIVERGING = "RdBu_r"
+"""The colours of signed maps: red above, blue below."""
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -133,7 +137,7 @@ def map_layer(image: ScalarImage, leading: str = "component", **changes: Any) ->
     low, high = _limits(data[..., 0] if data.ndim == 4 else data)
     if low < 0 < high:
         top = max(-low, high)
-        look: dict[str, Any] = {"colormap": "PiYG", "contrast_limits": (-top, top)}
+        look: dict[str, Any] = {"colormap": DIVERGING, "contrast_limits": (-top, top)}
     else:
         look = {"colormap": "gray", "contrast_limits": (min(0.0, low), max(high, 1e-12))}
     kwargs = {

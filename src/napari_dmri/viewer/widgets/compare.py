@@ -17,7 +17,7 @@ from napari_dmri.viewer import orientation
 from napari_dmri.viewer.compare_layout import CompareLayout
 from napari_dmri.viewer.compare_parts import show_in, single_shot
 from napari_dmri.viewer.jobs import Job, Outcome
-from napari_dmri.viewer.layers import KEY, labels_layer, map_layer
+from napari_dmri.viewer.layers import DIVERGING, KEY, labels_layer, map_layer
 from napari_dmri.viewer.widgets import compare_work as work
 from napari_dmri.viewer.widgets._parts import StatusLine, device_line
 from napari_dmri.viewer.widgets.compare_form import (
@@ -211,7 +211,7 @@ class CompareDock(CompareForm):
     def _describe(self, panel: Any, compared: work.Compared) -> tuple[Any, dict[str, Any]]:
         if panel.diverging:
             limits = work.difference_limits(compared)[panel.centre]
-            look = {"colormap": "RdBu_r", "contrast_limits": limits}
+            look = {"colormap": DIVERGING, "contrast_limits": limits}
         else:
             look = {"colormap": "gray", "contrast_limits": work.image_limits(compared)}
         data, kwargs, _ = map_layer(panel.image, **look)

@@ -19,9 +19,17 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dmri.errors import InputError
+from napari_dmri.images import ScalarImage
 from napari_dmri.scan import Scan
 from napari_dmri.viewer.jobs import Job, Outcome
-from napari_dmri.viewer.layers import is_kind, map_layer, scan_layer, scan_of
+from napari_dmri.viewer.layers import (
+    DIVERGING,
+    is_kind,
+    map_layer,
+    scan_layer,
+    scan_of,
+    to_napari,
+)
 from napari_dmri.viewer.widgets._parts import Dock, LayerPicker, device_line, name_edit
 from napari_dmri.viewer.widgets.mask_row import MaskRow
 from napari_dmri.viewer.widgets.train_rish import TrainSection
@@ -181,6 +189,11 @@ class HarmonizeDock(Dock):
         self.model_line.say(kind + ("\n".join(said) if said else fits), level)
         self.run_bar.enable(level != "error", self.model_line.sentence)
 
+    def _add_map(self, image: ScalarImage, name: str, scan: Scan) -> None:
+        named = replace(image, name=f"{scan.name} | {name}")
+        _, kwargs, _ = map_layer(named, visible=False, **_look(name))
+        self.viewer.add_image(to_napari(shown_inside(image, scan.mask)), **kwargs)
+
     def _show_card(self) -> None:
         if self.model is not None:
             box = QMessageBox(self)
@@ -201,9 +214,7 @@ class HarmonizeDock(Dock):
         for name, image in result.maps.items():
             wanted = self.show_maps if name.startswith("scale") else self.show_alignment
             if wanted.isChecked():
-                named = replace(image, name=f"{result.scan.name} | {name}")
-                data, kwargs, _ = map_layer(named, visible=False, **_look(name))
-                self.viewer.add_image(data, **kwargs)
+                self._add_map(image, name, result.scan)
         data, kwargs, _ = scan_layer(result.scan)
         kwargs["contrast_limits"] = tuple(source.contrast_limits)
         layer = self.viewer.add_image(data, **kwargs)
@@ -212,6 +223,12 @@ class HarmonizeDock(Dock):
             self.run_bar.message.say("\n".join(result.notes), "note")
         if self.compare_when_done.isChecked():
             compare_dock(self.viewer).compare_now(source, layer)
+
+
+def shown_inside(image: ScalarImage, mask: np.ndarray | None) -> np.ndarray:
+    """Return a map for showing: NaN, which napari leaves clear, outside the mask."""
+    data = np.asarray(image.data, dtype=np.float32)
+    return data if mask is None else np.where(mask, data, np.float32(np.nan))
 
 
 def apply_model(model: Any, scan: Scan, name: str, progress: Any = None) -> Any:
@@ -253,9 +270,10 @@ def card_text(card: dict[str, Any]) -> str:
 def _look(name: str) -> dict[str, Any]:
     """Show scales about 1, and scan over template in colours that add up to white."""
     if name.startswith("scale"):
-        return {"colormap": "PiYG", "contrast_limits": (0.5, 1.5)}
-    colour = "green" if name.startswith("template") else "magenta"
-    return {"colormap": colour, "blending": "additive"}
+        return {"colormap": DIVERGING, "contrast_limits": (0.5, 1.5)}
+    if name.startswith("template"):
+        return {"colormap": "green", "blending": "opaque"}
+    return {"colormap": "magenta", "blending": "additive"}
 
 
 def _beside(first: QWidget, *rest: QWidget) -> QWidget:
