@@ -300,6 +300,8 @@ class Scan:
     def mean_b0(self) -> NDArray[np.float32]:
         """Return the mean of the volumes with b <= 50 (X, Y, Z).
 
+        It is of the finite values of each voxel, and 0 where there is none.
+
         Raises
         ------
         InputError
@@ -313,9 +315,17 @@ class Scan:
                 f"b <= {B0_THRESHOLD:g}); S/b0 needs one: add a b0 volume to the scan."
             )
         total = np.zeros(self.grid, np.float32)
+        missing = np.zeros(self.grid, np.float32)
         for index in indices:
-            total += np.nan_to_num(np.asarray(self.data[..., int(index)], dtype=np.float32))
-        return total / np.float32(indices.size)
+            volume = np.asarray(self.data[..., int(index)], dtype=np.float32)
+            finite = np.isfinite(volume)
+            if finite.all():
+                total += volume
+            else:
+                total += np.where(finite, volume, 0)
+                missing += ~finite
+        total /= np.maximum(np.float32(indices.size) - missing, 1)
+        return total
 
     def with_mask(self, mask: Array | None) -> Scan:
         """Return the scan with another mask."""
