@@ -162,6 +162,13 @@ def test_b_values_that_differ_are_mapped(world):
     result = world.model.apply_detailed(other)
     assert result.scan.gradients.shell().bvalue == 1200
     assert any("b_new/b" in note for note in result.notes)
+    # Outside the mask too: one b-value holds for a whole volume.
+    small = mask & ndimage.binary_erosion(mask)
+    outside = mask & ~small
+    edge = world.model.apply(other.with_mask(small))
+    raised = 800 * (np.asarray(other.data)[outside][:, 2:] / 800) ** (1200 / 1250)
+    np.testing.assert_allclose(edge.data[outside][:, 2:], raised, rtol=1e-5)
+    np.testing.assert_array_equal(edge.data[outside][:, :2], other.data[outside][:, :2])
     # Mono-exponential: less weighting, more signal.
     plain = world.model.apply(world.held_out.source)
     assert result.scan.data[mask][:, 2:].mean() > plain.data[mask][:, 2:].mean()

@@ -251,13 +251,18 @@ def _mean(tables: Sequence[Table], label: str) -> Table:
     for name in names:
         those = [row for table in tables for row in table.rows if row.name == name]
         values = {
-            column: float(np.mean([float(row.values[column] or 0) for row in those]))
+            column: float(np.mean([_number(row.values[column]) for row in those]))
             for column in tables[0].columns
         }
         rows.append(Row(name, {"subjects": len(those), **values}))
     note = f"Mean NMSE of {len(tables)} subjects; the reference is each target scan as measured."
     columns = ("subjects", *tables[0].columns)
     return Table(f"NMSE ({label})", columns, tuple(rows), "scan", (note,))
+
+
+def _number(value: Any) -> float:
+    """Return a cell's number; NaN where it has none, so that no mean counts it as 0."""
+    return float("nan") if value is None else float(value)
 
 
 def _repeats(pairs: Path) -> dict[str, Any]:

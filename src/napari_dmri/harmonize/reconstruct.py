@@ -2,7 +2,8 @@ r"""Go back from SH coefficients to a scan: :math:`S' = \mathrm{clip}(B c', 0, 1
 
 The b0 is the source's own, the directions are the scan's own. Only weighted volumes of the given
 shells change, and only inside the fitted mask; b0 volumes, other shells and voxels outside the
-mask keep what was measured.
+mask keep what was measured. Where a shell gets another b-value, what is outside the mask is raised
+to it too, :math:`(S / \bar S_0)^{b_{new} / b}\, \bar S_0`: one b-value holds for a whole volume.
 """
 
 from __future__ import annotations
@@ -76,10 +77,15 @@ def rebuild(
         inside = signal[mask]
         clipped += int(((inside < -0.01) | (inside > 1.01)).sum())
         values = np.clip(inside, 0, 1) * mean_b0[mask][:, None]
+        other = new_bvalues and needs_mapping(shell.bvalue, bvalue)
+        outside = ~mask & (mean_b0 > 0) if other else np.zeros_like(mask)
         for k, volume in enumerate(shell.indices):
             data[..., volume][mask] = values[:, k]
-        if new_bvalues and needs_mapping(shell.bvalue, bvalue):
-            bvalues[shell.indices] = bvalue
+            if other:
+                ratio = np.nan_to_num(data[..., volume][outside] / mean_b0[outside])
+                raised = np.clip(ratio, 0, 1) ** np.float32(bvalue / bvalues[volume])
+                data[..., volume][outside] = raised * mean_b0[outside]
+                bvalues[volume] = bvalue
     table = GradientTable(bvalues, scan.gradients.directions)
     return replace(scan, data=data, gradients=table, path=None), clipped
 
