@@ -42,7 +42,7 @@ def check_quality(viewer: Any, docks: dict[str, Any], layer: Any, folder: Path, 
 
 
 def fit(viewer: Any, docks: dict[str, Any], layer: Any, folder: Path, say: Say) -> list[Any]:
-    """Run the SH fit dock and save its maps."""
+    """Run the SH fit dock, export what it made, and return the new layers."""
     say("Fitting spherical harmonics and the tensor ...")
     dock = docks["SH fit"]
     bring_to_front(viewer, dock)
@@ -53,6 +53,8 @@ def fit(viewer: Any, docks: dict[str, Any], layer: Any, folder: Path, say: Say) 
     before = set(viewer.layers)
     press(dock.run_bar)
     shoot(viewer, folder / "3_sh_fit.png")
+    job = dock.export(folder / "maps")
+    wait_for(lambda: not job.running, "the export of the maps")
     return [made for made in viewer.layers if made not in before]
 
 
@@ -84,9 +86,7 @@ def travelling_subject(
     source = open_scan(viewer, held_out["source"])
     target.visible = False
     check_quality(viewer, docks, source, folder, say)
-    made = fit(viewer, docks, source, folder, say)
-    save_maps(made, folder / "maps")
-    for layer in made:
+    for layer in fit(viewer, docks, source, folder, say):
         layer.visible = False
 
     dock = docks["Harmonize"]
@@ -175,6 +175,5 @@ def own_scan(viewer: Any, docks: dict[str, Any], path: Path, folder: Path, say: 
     """Load, check, mask and fit a scan of the user's own."""
     layer = open_scan(viewer, path)
     check_quality(viewer, docks, layer, folder, say)
-    made = fit(viewer, docks, layer, folder, say)
-    mask = docks["SH fit"].mask_row.picker.layer
-    save_maps([*made, mask], folder / "maps")
+    fit(viewer, docks, layer, folder, say)
+    save_maps([docks["SH fit"].mask_row.picker.layer], folder / "maps")
