@@ -258,6 +258,7 @@ def test_mask_on_another_grid_and_empty(tmp_path):
     for data, affine, words in (
         (np.ones((3, 3, 3)), AFFINE, "is on another grid: 3 x 3 x 3 voxels"),
         (np.ones(SHAPE), shifted, "is on another grid: 9 x 8 x 7 voxels"),
+        (np.ones((*SHAPE, 2)), AFFINE, "is 4D (2 volumes); a mask is 3D"),
         (np.zeros(SHAPE), AFFINE, "is empty (504 voxels, none above 0); make or draw"),
     ):
         nib.save(nib.Nifti1Image(data.astype(np.uint8), affine), tmp_path / "mask.nii")
@@ -333,3 +334,14 @@ def test_gradient_files_of_other_names(tmp_path):
         assert call(verb[0], scan, *out, *both).exit_code == 0
     result = call("info", scan, *both[:2])
     assert result.exit_code == 2 and "without its bvec; give both" in result.stderr
+
+
+def test_results_never_take_the_place_of_their_scan(tmp_path):
+    scan = write(tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    for verb in ("mask", "fit-sh"):
+        for name in ("dwi.nii.gz", "dwi.mif"):
+            result = call(verb, scan, "-o", tmp_path / name, "--overwrite")
+            assert result.exit_code == 2
+            assert "would take the place of files of the scan it is made from" in result.stderr
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before

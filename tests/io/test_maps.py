@@ -66,7 +66,7 @@ def test_mask_on_the_same_grid_however_it_is_stored(tmp_path):
     [
         (np.ones((4, 3, 3), np.uint8), LAS, r"another grid: 4 x 3 x 3 voxels .* 4 x 3 x 2 voxels"),
         (np.ones((4, 3, 2), np.uint8), np.diag([-2.0, 2, 2.5, 1]), r"2 x 2 x 2\.5 mm"),
-        (np.ones((4, 3, 2, 2), np.uint8), LAS, "another grid"),
+        (np.ones((4, 3, 2, 2), np.uint8), LAS, r"4D \(2 volumes\)"),
         (np.zeros((4, 3, 2), np.uint8), LAS, r"is empty \(24 voxels"),
     ],
 )

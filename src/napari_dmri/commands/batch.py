@@ -100,7 +100,7 @@ def plan_jobs(
         )
     if len(scans) == 1 and not scans[0].is_dir() and full_suffix(output) in SUFFIXES:
         target = output.expanduser()
-        refuse_file(target, overwrite)
+        refuse_file(target, overwrite, source=scans[0])
         beside = _maps_beside(target, overwrite) if maps else None
         return [Job(scans[0], mask or _mask_beside(scans[0]), target, gradients, beside)], None
     if output.exists() and not output.is_dir():

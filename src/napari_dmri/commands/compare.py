@@ -114,7 +114,7 @@ def _are_scans(paths: Sequence[Path]) -> bool:
         return True
     if set(kinds.values()) <= {"image", "labels"}:
         return False
-    listed = ", ".join(f"{path.name}: {kind}" for path, kind in kinds.items())
+    listed = ", ".join(f"{path}: {kind}" for path, kind in kinds.items())
     raise InputError(f"Compare takes scans or 3D maps, all of one kind; these are {listed}.")
 
 

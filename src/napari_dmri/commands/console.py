@@ -244,17 +244,27 @@ def open_scan(
     return read_scan(path, mask=mask, bval=bval, bvec=bvec)
 
 
-def refuse_file(path: Path, overwrite: bool, suffixes: Sequence[str] = ()) -> Path:
+def refuse_file(
+    path: Path, overwrite: bool, suffixes: Sequence[str] = (), source: Path | None = None
+) -> Path:
     """Refuse a target before any work is done for it.
 
     Raises
     ------
     InputError
-        If it exists, is a folder, has another suffix, or its folder cannot be written to.
+        If it exists, is a folder, has another suffix, would stand on the files of the scan it is
+        made from (whatever ``overwrite`` says), or its folder cannot be written to.
     """
-    from napari_dmri.io.atomic import full_suffix
+    from napari_dmri.io.atomic import full_suffix, stem_of
 
     path = path.expanduser()
+    if source is not None and path.parent.resolve() / stem_of(path) == (
+        source.expanduser().resolve().parent / stem_of(source)
+    ):
+        raise InputError(
+            f"{path} would take the place of files of the scan it is made from "
+            f"({stem_of(source)}.*); choose another name or folder."
+        )
     if suffixes and full_suffix(path) not in suffixes:
         raise InputError(
             f"{path.name} ends with {full_suffix(path) or 'no suffix'}; choose one of "

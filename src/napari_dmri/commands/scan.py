@@ -93,7 +93,7 @@ def fit_sh(
     from napari_dmri.signal.sh_fit import condition_number
     from napari_dmri.signal.sh_fit import fit_sh as fit
 
-    refuse_file(output, overwrite, IMAGE_SUFFIXES)
+    refuse_file(output, overwrite, IMAGE_SUFFIXES, scan)
     source = open_scan(scan, mask, bval, bvec)
     with progress_bar(quiet) as progress:
         image = fit(source, order, smooth, shell, device=device, progress=progress)
@@ -179,7 +179,7 @@ def mask(
     from napari_dmri.provenance import provenance
     from napari_dmri.signal.mask import brain_mask
 
-    refuse_file(output, overwrite, IMAGE_SUFFIXES)
+    refuse_file(output, overwrite, IMAGE_SUFFIXES, scan)
     source = open_scan(scan, None, bval, bvec)
     with progress_bar(quiet) as progress:
         inside = brain_mask(source, progress=progress)

@@ -82,7 +82,12 @@ def read_mask(path: str | Path, like: Any) -> NDArray[np.bool_]:
     image = read_map(path)
     data = image.data[..., 0] if image.data.ndim == 4 and image.shape[3] == 1 else image.data
     name = Path(path).name
-    if data.ndim != 3 or not same_grid(ScalarImage(data, image.affine), like):
+    if data.ndim != 3:
+        raise InputError(
+            f"The mask {name} is 4D ({data.shape[3]} volumes); a mask is 3D (x, y, z): give one "
+            "volume of it."
+        )
+    if not same_grid(ScalarImage(data, image.affine), like):
         raise InputError(
             f"The mask {name} is on another grid: {_grid(data, image.affine)}, and the scan "
             f"{_grid(like, like.affine)}; resample the mask to the scan, or make a new one."
