@@ -1,4 +1,4 @@
-"""Time importing the package in fresh processes, beside NumPy alone: python benchmarks/importing.py."""
+"""Time importing the package in fresh processes, beside its peers."""
 
 from __future__ import annotations
 

@@ -45,6 +45,17 @@ def test_the_samples_open(viewer):
     assert kind_of(many) == "scan"
 
 
+def test_the_simulated_subject_opens_with_its_mark_and_masks(viewer):
+    layers = viewer.open_sample("napari-dmri", "travelling")
+    scans = [scan_of(layer) for layer in layers if scan_of(layer) is not None]
+    assert [scan.metadata["site"] for scan in scans] == ["ge_st", "prisma_st"]
+    assert all(scan.simulated and "simulated" in scan.name for scan in scans)
+    masks = [np.asarray(layer.data).T > 0 for layer in layers if kind_of(layer) == "mask"]
+    for scan, mask in zip(scans, masks, strict=True):
+        data = np.asarray(scan.data)
+        assert data.dtype == np.int16 and not data[~mask].any() and data[mask].any()
+
+
 def test_commands_act_on_the_current_viewer(viewer, scan_files):
     viewer.open(str(scan_files / "sub-01_dwi.nii.gz"), plugin="napari-dmri")
     assert napari.current_viewer() is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 from napari_dmri.viewer.layers import LayerData, labels_layer, scan_layer
@@ -32,24 +33,17 @@ def dipy_patch(name: str) -> list[LayerData]:
 
 
 def travelling_subject() -> list[LayerData]:
-    """Simulate one subject scanned at two sites; it takes seconds, and nothing is downloaded."""
-    from napari.utils import progress
-
+    """Open one simulated subject, scanned at two simulated sites."""
     from napari_dmri.images import ScalarImage
-    from napari_dmri.phantom.travelling import simulate_subject
+    from napari_dmri.io import read_mask, read_scan
 
-    with progress(total=100, desc="Simulating a subject") as bar:
-
-        def report(fraction: float, text: str) -> None:
-            bar.update(round(100 * fraction) - bar.n)
-
-        subject = simulate_subject(0, progress=report)
-    layers = []
-    for site, scan in subject.scans.items():
-        name = f"{subject.subject} {site} (simulated)"
-        layers.append(scan_layer(replace(scan, name=name), visible=not layers))
-    first = next(iter(subject.scans.values()))
-    if first.mask is not None:
-        mask = ScalarImage(first.mask, first.affine, f"{subject.subject} mask (simulated)")
-        layers.append(labels_layer(mask, "mask", visible=False))
-    return layers
+    folder = Path(str(files("napari_dmri"))) / "sample_data"
+    layers, masks = [], []
+    for path in sorted(folder.glob("*_dwi.nii.gz")):
+        scan = read_scan(path)
+        mask = read_mask(path.with_name(path.name.replace("_dwi", "_mask")), scan)
+        image = ScalarImage(mask, scan.affine, f"{scan.name} mask (simulated)")
+        named = replace(scan, name=f"{scan.name} (simulated)")
+        layers.append(scan_layer(named, visible=not layers))
+        masks.append(labels_layer(image, "mask", visible=False))
+    return [*layers, *masks]
