@@ -368,7 +368,7 @@ def test_train_on_one_source_site_of_several(gain, tmp_path):
     pairs.write_text("\n".join("\t".join(row) for row in rows) + "\n")
     out = tmp_path / "m.safetensors"
     args = ("harmonize", "train", "gain", "--pairs", pairs, "-o", out)
-    refused(*args, words="2 source sites (a, b) and a model maps one; choose it by")
+    refused(*args, words="2 source sites (a, b) and a model maps one; choose it")
     card = json.loads(run(*args, "--source-site", "b", "--json").stdout)["card"]
     assert card["subjects"] == ["01"]
 
@@ -417,6 +417,12 @@ def test_evaluate_writes_tables_of_unseen_subjects(model, tmp_path):
     assert [r["scan"] for r in result["mean"]["rows"]][-1] == "target repeat, refitted (floor)"
     assert (out / "evaluation.tsv").read_text().splitlines()[1].startswith("02: source, raw")
     refused(*args, words="holds earlier results")
+    several = header.replace("\n", "\tsource_site\n") + "".join(
+        f"02{row[:-1]}\t{site}\n" for site in ("other", "a")
+    )
+    pairs.write_text(several)
+    only = json.loads(run(*args[:-1], tmp_path / "of_a", "--json").stdout)
+    assert only["mean"] == result["mean"]  # the model's own source site is a
     pairs.write_text(f"{header}01{row}")
     refused(*args[:-1], tmp_path / "no", words="trained on", nothing_in=tmp_path)
 

@@ -3,6 +3,7 @@ import pytest
 
 from napari_dmri import InputError, write_scan
 from napari_dmri.harmonize import read_groups, read_pairs
+from napari_dmri.harmonize.cohort import source_sites
 
 from .conftest import subject_pair
 
@@ -82,6 +83,7 @@ def test_one_source_site_of_several(files):
         InputError, match=r"2 source sites \(A, B\) and a model maps one; choose .*"
     ):
         read_pairs(path)
+    assert source_sites(path) == ("A", "B")
     chosen = read_pairs(path, "B")
     assert [p.subject for p in chosen] == ["s1", "s2"]
     assert {p.source_scan.path.name for p in chosen} == {"b.nii.gz"}

@@ -208,7 +208,10 @@ def evaluate_pairs(
     """
     from napari_dmri.compare.evaluate import evaluate_harmonization
     from napari_dmri.harmonize import read_pairs, refuse_training_subject
+    from napari_dmri.harmonize.cohort import source_sites
 
+    if source_site is None and model.card.get("source_site") in (sites := source_sites(pairs)):
+        source_site = str(model.card["source_site"]) if len(sites) > 1 else None
     listed = read_pairs(pairs, source_site)
     repeats = _repeats(pairs)
     for pair in listed:

@@ -154,7 +154,8 @@ def evaluate(
     ],
     output: OutOption,
     source_site: Annotated[
-        str | None, typer.Option(help="Which source site's rows of the TSV to take.")
+        str | None,
+        typer.Option(help="Which source site's rows of the TSV; the model's own without it."),
     ] = None,
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,

@@ -17,7 +17,7 @@ from napari_dmri.errors import InputError
 if TYPE_CHECKING:
     from napari_dmri.scan import Scan
 
-__all__ = ["Groups", "LazyPair", "LazyScan", "read_groups", "read_pairs"]
+__all__ = ["Groups", "LazyPair", "LazyScan", "read_groups", "read_pairs", "source_sites"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,12 @@ def read_pairs(tsv: str | Path, source: str | None = None) -> list[LazyPair]:
     return pairs
 
 
+def source_sites(tsv: str | Path) -> tuple[str, ...]:
+    """List the source sites that a list of travelling pairs names."""
+    _, rows = _rows(tsv, ("subject", "source", "target"))
+    return tuple(dict.fromkeys(row.get("source_site") or "" for _, row in rows))
+
+
 def _of_source(
     path: Path, rows: list[tuple[int, dict[str, str]]], asked: str | None
 ) -> list[tuple[int, dict[str, str]]]:
@@ -123,7 +129,7 @@ def _of_source(
             named = ", ".join(site or "(empty)" for site in sites)
             raise InputError(
                 f"{path.name} has {len(sites)} source sites ({named}) and a model maps one; choose "
-                "it by source=SITE (--source-site SITE)."
+                "it (--source-site SITE, source=SITE), or keep its rows only."
             )
         return rows
     if asked not in sites:
