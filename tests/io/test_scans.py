@@ -209,6 +209,14 @@ def test_missing_empty_foreign_and_dicom(tmp_path):
         read_scan(tmp_path / "sub")
 
 
+def test_file_without_permission_to_read(tmp_path, monkeypatch):
+    path = tmp_path / "x.nii"
+    path.write_bytes(b"something")
+    monkeypatch.setattr(os, "access", lambda path, how: how != os.R_OK)
+    with pytest.raises(InputError, match=r"x\.nii cannot be read; change its permissions"):
+        read_scan(path)
+
+
 def test_mask_is_read_on_request(fsl_scan, tmp_path):
     path = fsl_scan()
     mask = np.zeros((4, 5, 3), np.uint8)

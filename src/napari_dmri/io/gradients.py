@@ -60,7 +60,9 @@ def read_numbers(path: Path) -> Array:
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; give the gradient file that is there.") from error
     except (UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} is not a readable text file of numbers.") from error
+        raise InputError(
+            f"{path} is not a readable text file of numbers; check its permissions and content."
+        ) from error
     rows: list[list[float]] = []
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.replace(",", " ").replace(";", " ").split()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,7 +102,7 @@ def existing_file(path: str | Path) -> Path:
     Raises
     ------
     InputError
-        If it is missing, or a folder (of DICOM files, or any other).
+        If it is missing, empty, not readable, or a folder (of DICOM files, or any other).
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -112,6 +113,8 @@ def existing_file(path: str | Path) -> Path:
         raise InputError(f"{path} does not exist; check the path.")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); copy or convert it again.")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path} cannot be read; change its permissions, or copy it.")
     return path
 
 
