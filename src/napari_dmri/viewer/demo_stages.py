@@ -91,7 +91,7 @@ def travelling_subject(
 
     dock = docks["Harmonize"]
     bring_to_front(viewer, dock)
-    say(f"Training LinearRISH on {len(rows) - 1} other subjects (about a minute and a half) ...")
+    say(f"Training LinearRISH on {len(rows) - 1} other subjects (about a minute) ...")
     dock.train.expand(animate=False)
     dock.train.table.setText(str(train))
     dock.train.target.setText(str(folder / "ge_st_to_prisma_st.safetensors"))
