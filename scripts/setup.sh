@@ -52,7 +52,7 @@ install_system "${system_packages[@]}"
 
 # torch first and by its exact version: a plain requirement may pull a build of several gigabytes.
 if .venv/bin/python -c 'import torch' 2>/dev/null; then
-    echo "Keeping torch $(.venv/bin/python -c 'import torch; print(torch.__version__)'), already in .venv."
+    echo "Keeping torch $(.venv/bin/python -c 'import torch; print(torch.__version__)' 2>/dev/null), already in .venv."
 else
     torch="$(grep '^torch==' constraints.txt)"
     index=()
@@ -64,7 +64,7 @@ fi
 limits="$(mktemp)"
 trap 'rm -f "$limits"' EXIT
 grep -v '^torch==' constraints.txt > "$limits"
-.venv/bin/python -c 'import torch; print("torch==" + torch.__version__.split("+")[0])' >> "$limits"
+.venv/bin/python -c 'import torch; print("torch==" + torch.__version__.split("+")[0])' 2>/dev/null >> "$limits"
 needed=(-c "$limits" -e '.[viewer]' 'napari[pyqt6]' --group test)
 .venv/bin/python scripts/download_size.py "${needed[@]}" || true
 .venv/bin/python -m pip install -q "${needed[@]}"
