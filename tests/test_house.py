@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "napari_dmri"
 
 FLOORS = {
-    **dict.fromkeys(["errors", "progress", "provenance", "scan", "sphere", "device"], 1),
+    **dict.fromkeys(["errors", "lazy", "progress", "provenance", "scan", "sphere", "device"], 1),
     "images": 2,
     **dict.fromkeys(["io", "signal", "training"], 3),
     **dict.fromkeys(["phantom", "compare", "deconvolve", "harmonize"], 4),
@@ -90,8 +90,13 @@ def test_importing_the_package_loads_neither_torch_nor_qt() -> None:
     assert answer.stdout.strip() == "[]"
 
 
-def test_every_public_name_exists() -> None:
-    import napari_dmri
+@pytest.mark.parametrize("package", ["", ".harmonize", ".io", ".phantom", ".training"])
+def test_packages_offer_what_they_say(package: str) -> None:
+    import importlib
 
-    for name in napari_dmri.__all__:
-        assert getattr(napari_dmri, name) is not None
+    module = importlib.import_module(f"napari_dmri{package}")
+    assert set(module.__all__) <= set(dir(module))
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = module.nothing

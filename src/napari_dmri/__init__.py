@@ -6,9 +6,10 @@ first use, so that importing the package loads neither torch nor Qt.
 
 from __future__ import annotations
 
-import importlib
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from napari_dmri.lazy import exports
 
 if TYPE_CHECKING:
     from napari_dmri import harmonize
@@ -47,6 +48,7 @@ _HOMES = {
     "fit_sh": "signal.sh_fit",
     "fit_tensor": "signal.tensor",
     "gfa": "signal.rish",
+    "harmonize": "",
     "read_scan": "io",
     "read_sh": "io",
     "rish": "signal.rish",
@@ -79,16 +81,4 @@ __all__ = [
     "write_sh",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "harmonize":
-        return importlib.import_module("napari_dmri.harmonize")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'napari_dmri' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"napari_dmri.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = exports(__name__, _HOMES)

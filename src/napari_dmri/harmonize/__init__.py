@@ -5,8 +5,9 @@ Methods are listed in `METHODS`; each is trained (``fit``), saved, loaded (`load
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from napari_dmri.lazy import exports
 
 if TYPE_CHECKING:
     from napari_dmri.harmonize.base import (
@@ -51,14 +52,4 @@ __all__ = [
     "refuse_training_subject",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'napari_dmri.harmonize' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"napari_dmri.harmonize.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = exports(__name__, _HOMES)

@@ -6,8 +6,9 @@ scanner's RAS frame, s/mm² and millimetres. Names are looked up on first use.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from napari_dmri.lazy import exports
 
 if TYPE_CHECKING:
     from napari_dmri.io.detect import classify, what_is_missing
@@ -44,14 +45,4 @@ __all__ = [
     "write_sh",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'napari_dmri.io' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"napari_dmri.io.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = exports(__name__, _HOMES)

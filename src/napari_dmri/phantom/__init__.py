@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from napari_dmri.lazy import exports
 
 if TYPE_CHECKING:
     from napari_dmri.phantom.anatomy import Lesion, Subject, make_subject
@@ -45,12 +46,4 @@ __all__ = [
     "simulate_subject",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'napari_dmri.phantom' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"napari_dmri.phantom.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = exports(__name__, _HOMES)

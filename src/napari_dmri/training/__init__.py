@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from napari_dmri.lazy import exports
 
 if TYPE_CHECKING:
     from napari_dmri.training.checkpoint import load_checkpoint, save_checkpoint
 
+_HOMES = {"load_checkpoint": "checkpoint", "save_checkpoint": "checkpoint"}
+
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'napari_dmri.training' has no attribute {name!r}")
-    return getattr(importlib.import_module("napari_dmri.training.checkpoint"), name)
+__getattr__, __dir__ = exports(__name__, _HOMES)
