@@ -36,7 +36,9 @@ install_system() {
             echo "These system packages are missing: ${missing[*]}" >&2
             echo "Install them, then run make again:" >&2
             echo "    sudo apt-get update && sudo apt-get install -y --no-install-recommends ${missing[*]}" >&2
-            exit 1
+            [ -n "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ] || exit 1
+            echo "There is a display, so this goes on without them; make test needs them." >&2
+            return
         fi
     fi
     echo "Installing ${#missing[@]} system packages: ${missing[*]}"
