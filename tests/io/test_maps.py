@@ -24,7 +24,10 @@ def test_round_trip(tmp_path, suffix, shape):
     data = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     image = ScalarImage(data, RAS, "MD", "mm²/s", {"method": "tensor"})
     written = write_map(image, tmp_path / f"m{suffix}")
-    assert [p.name for p in written] == [f"m{suffix}", "m.json"]
+    assert [p.name for p in written] == [
+        f"m{suffix}",
+        "m.json" if "nii" in suffix else f"m{suffix}.json",
+    ]
     again = read_map(written[0])
     np.testing.assert_array_equal(again.data, data)
     np.testing.assert_allclose(again.affine, RAS)

@@ -98,3 +98,20 @@ def test_bad_input(tmp_path, image):
     (tmp_path / "a.json").write_text(json.dumps({"SphericalHarmonicBasis": "x"}))
     with pytest.raises(InputError, match="basis 'x' is not known"):
         read_sh(path)
+
+
+def test_one_image_in_two_formats_keeps_two_sidecars(tmp_path):
+    rng = np.random.default_rng(0)
+    image = ShImage(rng.normal(size=(2, 2, 2, 15)).astype(np.float32), np.eye(4))
+    write_sh(image, tmp_path / "fod.nii.gz", basis="descoteaux07")
+    write_sh(image, tmp_path / "fod.mif")
+    for name in ("fod.nii.gz", "fod.mif"):
+        again = read_sh(tmp_path / name)
+        np.testing.assert_allclose(again.coefficients, image.coefficients, rtol=1e-6)
+
+
+def test_a_conversion_without_a_sidecar_takes_the_one_of_its_stem(tmp_path):
+    image = ShImage(np.ones((2, 2, 2, 15), np.float32), np.eye(4), bvalue=1200.0)
+    write_sh(image, tmp_path / "fod.mif")
+    (tmp_path / "fod.mif.json").rename(tmp_path / "fod.json")
+    assert read_sh(tmp_path / "fod.mif").bvalue == 1200

@@ -108,8 +108,14 @@ def find_gradients(image: Path) -> tuple[Path, Path] | None:
 
 
 def sidecar_path(image: Path) -> Path:
-    """Return the path of an image's own JSON sidecar."""
-    return image.parent / f"{stem_of(image)}.json"
+    """Return the path of an image's own JSON sidecar.
+
+    ``x.json`` for ``x.nii.gz`` as BIDS has it; the whole name for other formats (``x.mif.json``),
+    since an image and its conversion may lie side by side and differ, for example in SH basis.
+    """
+    if image.name.lower().endswith((".nii", ".nii.gz")):
+        return image.parent / f"{stem_of(image)}.json"
+    return image.parent / f"{image.name}.json"
 
 
 def read_sidecar(image: Path) -> dict[str, Any]:
@@ -121,6 +127,10 @@ def read_sidecar(image: Path) -> dict[str, Any]:
         If one is not valid JSON.
     """
     paths = [sidecar_path(image)]
+    stem = stem_of(image)
+    nifti = [image.parent / f"{stem}{suffix}" for suffix in (".nii", ".nii.gz")]
+    if not paths[0].is_file() and not any(path.is_file() for path in nifti):
+        paths = [image.parent / f"{stem}.json"]
     if image.name.startswith("sub-"):
         paths += [p for p in find_inherited(image, ".json") if p.name != paths[0].name]
     merged: dict[str, Any] = {}
