@@ -93,3 +93,14 @@ def test_throttled_reports_pass_the_first_and_the_last() -> None:
     for step in range(11):
         report(step / 10, "")
     assert told == [0.0, 1.0]
+
+
+def test_overlapping_jobs_give_the_threads_back() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    first, second = device.spare_core(), device.spare_core()
+    with first:
+        second.__enter__()
+    second.__exit__(None, None, None)
+    assert torch.get_num_threads() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -190,15 +191,26 @@ def out_of_memory(error: BaseException) -> bool:
     return "out of memory" in str(error).lower() or "can't allocate" in str(error).lower()
 
 
+_sparing: list[int] = []
+_sparing_lock = threading.Lock()
+
+
 @contextmanager
 def spare_core() -> Iterator[int]:
-    """Leave one core to the window while a job computes; yields the number of threads used."""
+    """Leave one core to the window while jobs compute; yields the number of threads used.
+
+    The number of threads is the process's: the last of overlapping jobs restores it.
+    """
     import torch
 
-    before = torch.get_num_threads()
-    threads = max(1, min(before, (os.cpu_count() or 2) - 1))
-    torch.set_num_threads(threads)
+    with _sparing_lock:
+        _sparing.append(torch.get_num_threads() if not _sparing else _sparing[0])
+        threads = max(1, min(_sparing[0], (os.cpu_count() or 2) - 1))
+        torch.set_num_threads(threads)
     try:
         yield threads
     finally:
-        torch.set_num_threads(before)
+        with _sparing_lock:
+            before = _sparing.pop()
+            if not _sparing:
+                torch.set_num_threads(before)

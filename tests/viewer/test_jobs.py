@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import warnings
 
 import pytest
@@ -69,3 +70,22 @@ def test_bad_input_is_one_sentence_and_a_bug_is_named(viewer, settle):
 
     assert run(Job("refuse", refuse), settle).error.startswith("30 volumes but 29")
     assert run(Job("fit", break_down), settle).error == "fit failed: KeyError: 'oops'"
+
+
+def test_overlapping_jobs_keep_their_warnings_apart(viewer, settle):
+    def work(name, steps, progress):
+        for step in range(steps):
+            progress(step / steps, name)
+            warnings.warn(f"{name} warns", DmriWarning, stacklevel=1)
+            time.sleep(0.05)
+
+    shown = warnings.showwarning
+    outcomes = {}
+    jobs = [Job(name, work, name, steps) for name, steps in (("first", 8), ("second", 3))]
+    for job in jobs:
+        job.finished.connect(lambda outcome, job=job: outcomes.update({job.title: outcome}))
+        job.start()
+    settle(lambda: len(outcomes) == 2)
+    assert outcomes["first"].warnings == ("first warns",)
+    assert outcomes["second"].warnings == ("second warns",)
+    warnings.showwarning = shown

@@ -7,8 +7,10 @@ import importlib.util
 import logging
 import os
 import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,11 +77,8 @@ class Job(QObject):
         return self._worker is not None and not self._over
 
     def _run(self) -> None:
-        seen: list[str] = []
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", DmriWarning)
+        with _own_warnings() as seen:
             outcome = self._attempt()
-        seen.extend(str(w.message) for w in caught if issubclass(w.category, DmriWarning))
         self._left.emit(replace(outcome, warnings=tuple(dict.fromkeys(seen))))
 
     def _attempt(self) -> Outcome:
@@ -118,6 +117,36 @@ class Job(QObject):
             self._activity.close()
             self._activity = None
         self.finished.emit(outcome)
+
+
+_listener = threading.local()
+
+
+@contextmanager
+def _own_warnings() -> Iterator[list[str]]:
+    """Collect the sentences that this thread warns with, whatever other jobs do meanwhile.
+
+    `warnings.catch_warnings` swaps the state of the whole process, and two jobs that overlap
+    would restore each other's.
+    """
+    _listener.seen = []
+    shown = warnings.showwarning
+    if not getattr(shown, "listens", False):
+
+        def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+            seen = getattr(_listener, "seen", None)
+            if seen is not None and issubclass(category, DmriWarning):
+                seen.append(str(message))
+            else:
+                shown(message, category, *where, **more)
+
+        show.listens = True  # type: ignore[attr-defined]
+        warnings.showwarning = show
+    warnings.simplefilter("always", DmriWarning)
+    try:
+        yield _listener.seen
+    finally:
+        _listener.seen = None
 
 
 def _preload_torch() -> None:
