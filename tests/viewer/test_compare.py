@@ -110,7 +110,7 @@ def test_the_whole_path_with_buttons(opened, qtbot, tmp_path):
 
     dock.map.setCurrentText("MD")
     finish(lambda: dock.compared.choice.map_name == "MD")
-    assert first.name == "MD: sub-01 ge_st"
+    assert first.name == "MD: sub-01 ge_st (mm²/s)"
     assert first in viewer.layers
     dock.mode.setCurrentIndex(2)
     finish(lambda: dock.compared.choice.mode == "ratio")

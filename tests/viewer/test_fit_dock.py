@@ -26,7 +26,7 @@ def test_it_offers_what_the_directions_support(dock):
     assert "15 coefficients from 20 directions" in dock.order_line.sentence
     assert dock.order_line.level == "ok"
     dock.order.setCurrentIndex(dock.order.findData(8))
-    assert dock.order_line.level == "warning"
+    assert dock.order_line.level == "error"
 
 
 def test_run_adds_named_layers_with_place_and_provenance(viewer, dock, small_scan, finish):

@@ -57,6 +57,7 @@ class FitResult:
     sh: ShImage | None = None
     tensor: TensorImage | None = None
     maps: Mapping[str, ScalarImage] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
 
 
 def fit_scan(scan: Scan, options: FitOptions, progress: Progress | None = None) -> FitResult:
@@ -81,7 +82,7 @@ def fit_scan(scan: Scan, options: FitOptions, progress: Progress | None = None) 
         )
         maps |= _tensor_maps(scan, tensor, want)
     part(progress, 0, 1)(1.0, "done")
-    return FitResult(scan, sh, tensor, maps)
+    return FitResult(scan, sh, tensor, maps, want)
 
 
 def _fit_sh(scan: Scan, options: FitOptions, progress: Progress) -> ShImage:

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from napari.components.overlays import TextOverlay
 
-from napari_dmri.viewer.layers import scan_of
+from napari_dmri.viewer.compare_state import shown_size
+from napari_dmri.viewer.layers import kind_of, mask_on, scan_of
 
 __all__ = [
     "CONVENTIONS",
     "PLANES",
+    "bring_into_view",
     "convention_of",
     "edge_letters",
     "plane_of",
@@ -77,6 +79,44 @@ def plane_of(viewer: Any) -> str | None:
     return next((name for name, o in PLANES.items() if o == order), None)
 
 
+def bring_into_view(viewer: Any, layer: Any) -> None:
+    """Show one scan, at slices that it has, and hide the others with what was made of them.
+
+    Two people must never be seen in one picture, nor one under the other's name. Masks on the
+    scan's grid stay; a layout of panels is left alone.
+    """
+    scan = scan_of(layer)
+    if scan is None or layer not in viewer.layers or viewer.canvas.grid.enabled:
+        return
+    others = [x for x in viewer.layers if kind_of(x) == "scan" and x is not layer]
+    theirs = tuple(f"{other.name} | " for other in others)
+    for other in viewer.layers:
+        foreign = other in others or (theirs and other.name.startswith(theirs))
+        if foreign and not other.name.startswith(f"{layer.name} | "):
+            other.visible = other.visible and mask_on(other, scan) is not None
+    layer.visible = True
+    low, high = layer.extent.world
+    b0 = np.flatnonzero(scan.gradients.b0_mask)
+    start = [float(b0[0]) if b0.size else 0.0, *((low + high) / 2)[1:]]
+    dims, offset = viewer.dims, viewer.dims.ndim - layer.ndim
+    moved = any(not np.allclose(x.extent.world[:, -3:], layer.extent.world[:, -3:]) for x in others)
+    for axis in dims.not_displayed:
+        own = axis - offset
+        if own >= 0 and not low[own] <= dims.point[axis] <= high[own]:
+            dims.set_point(axis, start[own])
+            moved = True
+    if moved:
+        _fit_to(viewer, layer)
+
+
+def _fit_to(viewer: Any, layer: Any) -> None:
+    """Fit one layer to the canvas; napari's own fit takes hidden layers in, too."""
+    size, centre = shown_size(viewer, layer)
+    if viewer.dims.ndisplay == 2:
+        viewer.scene.camera.center = (0.0, *centre)
+        viewer.scene.camera.zoom = 0.9 * min(np.divide(viewer.canvas.size, size))
+
+
 def edge_letters(viewer: Any) -> dict[str, str]:
     """Return which end of the body (R, L, A, P, S, I) is at each edge of the canvas.
 
@@ -101,7 +141,7 @@ def show_letters(viewer: Any) -> None:
         return
     for edge, position in EDGES.items():
         overlays[f"dmri_{edge}"] = TextOverlay(
-            position=position, font_size=12, box=False, gridded=True
+            position=position, font_size=12, box=True, gridded=True
         )
 
     def update(event: Any = None) -> None:

@@ -39,6 +39,10 @@ class PlotCanvas(FigureCanvasQTAgg):
         self.mpl_connect("button_press_event", self._clicked)
         viewer.events.theme.connect(self.repaint_theme)
 
+    def let_go(self) -> None:
+        """Stop listening to the viewer."""
+        self.viewer.events.theme.disconnect(self.repaint_theme)
+
     def wheelEvent(self, event: Any) -> None:
         """Leave scrolling to the dock."""
         event.ignore()

@@ -93,7 +93,9 @@ def layers_from(path: str | Path) -> list[LayerData]:
     if kind == "sh":
         return [sh_layer(io.read_sh(path))]
     if kind == "labels":
-        return [labels_layer(io.read_labels(path))]
+        image = io.read_labels(path)
+        mask = "mask" in path.name.lower() and image.data.max(initial=0) <= 1
+        return [labels_layer(image, "mask" if mask else "labels")]
     if kind == "streamlines":
         return [tracks_layer(io.read_streamlines(path), path.name.split(".")[0])]
     if kind == "series":

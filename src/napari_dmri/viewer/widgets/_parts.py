@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QEvent, Qt, QTimer, Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QDockWidget,
@@ -29,7 +29,16 @@ from superqt import QElidingLabel
 from napari_dmri.device import free_memory
 from napari_dmri.viewer.jobs import Job, Outcome
 
-__all__ = ["LEVEL_COLOURS", "Dock", "LayerPicker", "RunBar", "Section", "StatusLine", "device_line"]
+__all__ = [
+    "LEVEL_COLOURS",
+    "Dock",
+    "LayerPicker",
+    "RunBar",
+    "Section",
+    "StatusLine",
+    "beside",
+    "device_line",
+]
 
 LEVEL_COLOURS = {"ok": "#3fb950", "note": "#58a6ff", "warning": "#d29922", "error": "#f85149"}
 """Green, blue, amber, red: legible on napari's dark and light themes, never without words."""
@@ -58,11 +67,10 @@ class LayerPicker(QComboBox):
         events = viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):
             event.connect(self.refresh)
-        self.destroyed.connect(lambda *_: None)
         self.currentIndexChanged.connect(self._announce)
         self.refresh()
 
-    def disconnect_layers(self) -> None:
+    def let_go(self) -> None:
         """Stop listening to the layer list."""
         events = self._viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):
@@ -121,7 +129,7 @@ class StatusLine(QLabel):
         self.setTextFormat(Qt.TextFormat.RichText)
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        self.level = ""
+        self.level = self.sentence = ""
 
     def say(self, text: str, level: str = "") -> None:
         """Show a sentence; level is one of ok, note, warning, error or nothing."""
@@ -144,6 +152,7 @@ class RunBar(QWidget):
         super().__init__()
         self._text = text
         self._job: Job | None = None
+        self._allowed = (True, "")
         self._start: Callable[[], Job | None] = lambda: None
         self.button = QPushButton(text)
         self.button.setDefault(True)
@@ -179,10 +188,23 @@ class RunBar(QWidget):
         return self._job is not None and self._job.running
 
     def enable(self, possible: bool, reason: str = "") -> None:
-        """Allow Run, or say why it is not allowed."""
+        """Allow Run, or say why it is not allowed; while a job is at work, from its end on."""
+        self._allowed = (possible, reason)
         if not self.running:
             self.button.setEnabled(possible)
             self.button.setToolTip(reason)
+
+    def clear(self) -> None:
+        """Forget what the last job said, unless one is at work."""
+        if not self.running:
+            self.bar.setValue(0)
+            self.message.say("")
+
+    def let_go(self) -> None:
+        """Cancel the job at work."""
+        if self.running:
+            assert self._job is not None
+            self._job.cancel()
 
     def _clicked(self) -> None:
         if self.running:
@@ -201,6 +223,8 @@ class RunBar(QWidget):
         self._job = job
         self.bar.setValue(0)
         self.button.setText("Cancel")
+        self.button.setEnabled(True)
+        self.button.setToolTip("Stop; nothing is kept.")
         self.step.show()
         job.progressed.connect(self._progressed)
         job.finished.connect(self._finished)
@@ -212,7 +236,7 @@ class RunBar(QWidget):
 
     def _finished(self, outcome: Outcome) -> None:
         self.button.setText(self._text)
-        self.button.setEnabled(True)
+        self.enable(*self._allowed)
         self.step.hide()
         if outcome.cancelled:
             self.bar.setValue(0)
@@ -320,6 +344,7 @@ class Dock(QScrollArea):
         self.setWidget(body)
         self.run_bar.connect_start(self.make_job)
         self.run_bar.finished.connect(self._done)
+        self.run_bar.finished.connect(lambda _: QTimer.singleShot(0, self._show_message))
 
     def row(
         self, label: str, widget: QWidget, tip: str = "", form: QFormLayout | None = None
@@ -361,6 +386,22 @@ class Dock(QScrollArea):
         if outcome.error is None and not outcome.cancelled:
             self.show_result(outcome.result)
 
+    def _show_message(self) -> None:
+        if self.run_bar.message.isVisible():
+            self.ensureWidgetVisible(self.run_bar.message, 0, 8)
+
+    def event(self, event: Any) -> bool:
+        """Stop what is at work, and stop listening, when the dock is taken out of the window."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.stop()
+        return bool(super().event(event))
+
+    def stop(self) -> None:
+        """Cancel what a closed dock has at work, and stop listening to the viewer."""
+        for part in self.findChildren(QWidget):
+            if hasattr(part, "let_go"):
+                part.let_go()
+
 
 def _form() -> QFormLayout:
     form = QFormLayout()
@@ -368,6 +409,18 @@ def _form() -> QFormLayout:
     form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
     form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
     return form
+
+
+def beside(first: QWidget, *rest: QWidget) -> QWidget:
+    """Put widgets in one row; the first takes the space, and the focus."""
+    holder = QWidget()
+    row = QHBoxLayout(holder)
+    row.setContentsMargins(0, 0, 0, 0)
+    row.addWidget(first, 1)
+    for widget in rest:
+        row.addWidget(widget)
+    holder.setFocusProxy(first)
+    return holder
 
 
 def name_edit(text: str = "") -> QLineEdit:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from napari.layers import Image
 from napari.qt.threading import create_worker
-from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QPushButton, QSizePolicy, QWidget
 
 from napari_dmri.errors import InputError
@@ -19,13 +18,12 @@ from napari_dmri.viewer.compare_parts import show_in, single_shot
 from napari_dmri.viewer.jobs import Job, Outcome
 from napari_dmri.viewer.layers import DIVERGING, KEY, labels_layer, map_layer
 from napari_dmri.viewer.widgets import compare_work as work
-from napari_dmri.viewer.widgets._parts import StatusLine, device_line
+from napari_dmri.viewer.widgets._parts import StatusLine, beside, device_line
 from napari_dmri.viewer.widgets.compare_form import (
     EMPTY,
     EXPORTS,
     ROWS,
     CompareForm,
-    beside,
     image_of,
     label_names,
     labels_of,
@@ -215,6 +213,8 @@ class CompareDock(CompareForm):
         else:
             look = {"colormap": "gray", "contrast_limits": work.image_limits(compared)}
         data, kwargs, _ = map_layer(panel.image, **look)
+        if panel.image.units:
+            kwargs["name"] = f"{panel.image.name} ({panel.image.units})"
         kwargs["metadata"][KEY]["role"] = "panel"
         return data, kwargs
 
@@ -372,17 +372,10 @@ class CompareDock(CompareForm):
         i, j, k = (int(n) for n in voxel[::-1])
         return (i, j, k) if inside else None
 
-    def _stop_listening(self) -> None:
+    def stop(self) -> None:
+        """Leave the comparison when the dock is closed."""
+        self.layout_.leave()
+        super().stop()
         for timer in (self._auto, self._painted):
             timer.stop()
-        for picker in (self.a, self.b, self.reference, self.labels):
-            picker.disconnect_layers()
         self.viewer.layers.events.inserted.disconnect(self.default_choice)
-        self.numbers.disconnect_viewer()
-
-    def event(self, event: Any) -> bool:
-        """Leave the comparison when the dock is taken out of the window."""
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self.layout_.leave()
-            self._stop_listening()
-        return super().event(event)

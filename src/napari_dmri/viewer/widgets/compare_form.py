@@ -12,10 +12,8 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
-    QHBoxLayout,
     QPushButton,
     QSpinBox,
-    QWidget,
 )
 
 from napari_dmri.errors import InputError
@@ -23,9 +21,9 @@ from napari_dmri.images import ScalarImage
 from napari_dmri.scan import Scan
 from napari_dmri.viewer.layers import KEY, kind_of, object_of, scan_of, spatial
 from napari_dmri.viewer.widgets import compare_work as work
-from napari_dmri.viewer.widgets._parts import Dock, LayerPicker
+from napari_dmri.viewer.widgets._parts import Dock, LayerPicker, beside
 
-__all__ = ["CompareForm", "beside", "image_of", "label_names", "labels_of"]
+__all__ = ["CompareForm", "image_of", "label_names", "labels_of"]
 
 MAP_NAMES = ("b0", "volume", "FA", "MD", "RISH0", "RISH2", "RISH4", "GFA", "residual")
 MODES = {"difference": "difference", "percent": "percent difference", "ratio": "ratio"}
@@ -263,14 +261,3 @@ def labels_of(layer: Any, like: ScalarImage, step: Sequence[int]) -> np.ndarray:
             "choose labels on the maps' grid, or paint new ones."
         )
     return np.array(data.T)
-
-
-def beside(*widgets: QWidget) -> QWidget:
-    """Put widgets in one row; the first takes the space."""
-    holder = QWidget()
-    row = QHBoxLayout(holder)
-    row.setContentsMargins(0, 0, 0, 0)
-    for index, widget in enumerate(widgets):
-        row.addWidget(widget, 1 if index == 0 else 0)
-    holder.setFocusProxy(widgets[0])
-    return holder

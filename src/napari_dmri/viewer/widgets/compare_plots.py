@@ -121,7 +121,7 @@ class Numbers(QWidget):
         self._last: tuple[Any, ...] | None = None
         self.hide()
 
-    def disconnect_viewer(self) -> None:
+    def let_go(self) -> None:
         """Stop listening to the viewer."""
         self.viewer.events.theme.disconnect(self._restyle)
 

@@ -34,6 +34,8 @@ class FindingList(QWidget):
     def clear(self) -> None:
         """Show nothing."""
         for widget in (*self.rows, *self.buttons):
+            self.column.removeWidget(widget)
+            widget.hide()
             widget.deleteLater()
         self.rows, self.buttons = [], []
         self.hide()

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -172,6 +173,7 @@ class FitDock(Dock):
         self.export_button.clicked.connect(self._ask_export)
         self.export_line = StatusLine()
         self.export_line.hide()
+        self.format.currentIndexChanged.connect(self._format_changed)
         self.extra.addWidget(self.export_button)
         self.extra.addWidget(self.export_line)
 
@@ -196,6 +198,7 @@ class FitDock(Dock):
         )
 
     def _scan_changed(self, layer: Any) -> None:
+        self.run_bar.clear()
         scan = scan_of(layer)
         for box in (self.shell, self.highest):
             box.blockSignals(True)
@@ -205,7 +208,7 @@ class FitDock(Dock):
         else:
             size = " × ".join(f"{s:.3g}" for s in scan.voxel_size)
             self.scan_line.say(f"{scan.gradients.summary()} | {size} mm")
-            self.result_name.setText(scan.name)
+            self.result_name.setText(layer.name)
             self._offer_shells(scan)
         for box in (self.shell, self.highest):
             box.blockSignals(False)
@@ -217,7 +220,8 @@ class FitDock(Dock):
         for shell in shells:
             count = scan.gradients.distinct_directions(shell.indices)
             text = f"b={shell.bvalue:g}: {shell.count} volumes, {count} directions"
-            self.shell.addItem(text, shell.bvalue)
+            self.shell.addItem(f"b={shell.bvalue:g} ({shell.count} volumes)", shell.bvalue)
+            self.shell.setItemData(self.shell.count() - 1, text, Qt.ItemDataRole.ToolTipRole)
             self.highest.addItem(f"{shell.bvalue:g}", shell.bvalue + 1)
         if shells:
             self.shell.setCurrentIndex(self.shell.findData(scan.gradients.shell().bvalue))
@@ -264,7 +268,10 @@ class FitDock(Dock):
                 f"{_short(plain)}, with smoothing {_short(used)}."
             )
             fits = self._auto is not None and order <= self._auto
-            self.order_line.say(words, "ok" if fits else "warning")
+            if need > distinct:
+                words += " Too few directions: choose a lower order."
+            level = "error" if need > distinct else "ok" if fits else "warning"
+            self.order_line.say(words, level)
         self._estimate()
 
     def _estimate(self, *_: Any) -> None:
@@ -296,7 +303,7 @@ class FitDock(Dock):
         self.result = result
         self.export_button.setEnabled(True)
         made = []
-        if result.sh is not None and "SH" in self.options.outputs:
+        if result.sh is not None and "SH" in result.outputs:
             named = replace(result.sh, name=f"{result.scan.name} | SH {result.sh.order}")
             made.append(sh_layer(named))
         for name, image in result.maps.items():
@@ -312,8 +319,15 @@ class FitDock(Dock):
     def _done(self, outcome: Outcome) -> None:
         super()._done(outcome)
         if outcome.error is None and not outcome.cancelled and not outcome.warnings:
-            count = len(outcome.result.maps) + ("SH" in self.options.outputs)
+            count = len(outcome.result.maps) + ("SH" in outcome.result.outputs)
             self.run_bar.message.say(f"{count} new layers.", "ok")
+
+    def _format_changed(self, *_: Any) -> None:
+        # A .mif file has no place to name a basis: it holds MRtrix3's.
+        mrtrix = self.format.currentData() == ".mif"
+        if mrtrix:
+            self.basis.setCurrentIndex(self.basis.findData("tournier07"))
+        self.basis.setEnabled(not mrtrix)
 
     def _ask_export(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Folder for the SH image and the maps")

@@ -11,11 +11,9 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QFileDialog,
-    QHBoxLayout,
     QMessageBox,
     QPushButton,
     QSizePolicy,
-    QWidget,
 )
 
 from napari_dmri.errors import InputError
@@ -30,7 +28,14 @@ from napari_dmri.viewer.layers import (
     scan_of,
     to_napari,
 )
-from napari_dmri.viewer.widgets._parts import Dock, LayerPicker, device_line, name_edit
+from napari_dmri.viewer.orientation import bring_into_view
+from napari_dmri.viewer.widgets._parts import (
+    Dock,
+    LayerPicker,
+    beside,
+    device_line,
+    name_edit,
+)
 from napari_dmri.viewer.widgets.mask_row import MaskRow
 from napari_dmri.viewer.widgets.train_rish import TrainSection
 
@@ -56,6 +61,7 @@ class HarmonizeDock(Dock):
 
         self.model: Any = None
         self._check: Job | None = None
+        self._at_work: Any = None
         self.scan_picker = LayerPicker(self.viewer, is_kind("scan"), "open a scan first")
         self.row("S&can", self.scan_picker, "The scan to bring to the target scanner.")
         self.scan_line = self.line()
@@ -76,7 +82,7 @@ class HarmonizeDock(Dock):
         self.about.setToolTip("Show the model's card.")
         self.about.setMaximumWidth(28)
         self.about.clicked.connect(self._show_card)
-        models = _beside(self.model_choice, self.open_model, self.about)
+        models = beside(self.model_choice, self.open_model, self.about)
         self.row("M&odel", models, "What was learned from scans of both sites.")
         self.model_line = self.line()
         self.train = TrainSection(self.viewer)
@@ -134,6 +140,7 @@ class HarmonizeDock(Dock):
             self.load_model(path)
 
     def _scan_changed(self, layer: Any) -> None:
+        self.run_bar.clear()
         scan = scan_of(layer)
         if scan is None:
             self.scan_line.say("Open a scan first: File > Open, or drop it on the window.", "note")
@@ -169,7 +176,8 @@ class HarmonizeDock(Dock):
         self._check.finished.connect(self._judged)
         self._check.start()
         target = self.model.card.get("target_site", "target")
-        self.result_name.setText(f"{scan.name} | {target} ({self.method.currentText()})")
+        name = self.scan_picker.layer.name
+        self.result_name.setText(f"{name} | {target} ({self.method.currentText()})")
         voxels = int(np.prod(scan.grid))
         needed = 8.0 * voxels * (scan.shape[3] + 60)
         self.device.say(device_line(needed, 2 + voxels / 8_000))
@@ -184,7 +192,8 @@ class HarmonizeDock(Dock):
             return
         level = next((w for w in WORST if any(c.level == w for c in checks)), "ok")
         said = [c.sentence for c in checks if c.level not in ("ok", "note")]
-        kind = "Simulated, demo only. " if model.card.get("simulated") else ""
+        told = any("demo only" in sentence for sentence in said)
+        kind = "Simulated, demo only. " if model.card.get("simulated") and not told else ""
         fits = "Fits this scan: shell, order and voxel size."
         self.model_line.say(kind + ("\n".join(said) if said else fits), level)
         self.run_bar.enable(level != "error", self.model_line.sentence)
@@ -203,26 +212,30 @@ class HarmonizeDock(Dock):
 
     def make_job(self) -> Job | None:
         """Harmonize the scan that is chosen."""
-        scan = self.scan
+        scan, self._at_work = self.scan, self.scan_picker.layer
         if scan is None or self.model is None:
             return None
         return Job("Harmonize", apply_model, self.model, scan, self.result_name.text().strip())
 
     def show_result(self, result: Any) -> None:
         """Add the harmonized scan, its scale maps and the alignment as new layers."""
-        source = self.scan_picker.layer
+        source, chosen = self._at_work, self.scan_picker.layer
+        there = source in self.viewer.layers
         for name, image in result.maps.items():
             wanted = self.show_maps if name.startswith("scale") else self.show_alignment
             if wanted.isChecked():
                 self._add_map(image, name, result.scan)
         data, kwargs, _ = scan_layer(result.scan)
-        kwargs["contrast_limits"] = tuple(source.contrast_limits)
+        if there:
+            kwargs["contrast_limits"] = tuple(source.contrast_limits)
         layer = self.viewer.add_image(data, **kwargs)
-        self.scan_picker.choose(source)
+        self.scan_picker.choose(chosen)
         if result.notes:
             self.run_bar.message.say("\n".join(result.notes), "note")
-        if self.compare_when_done.isChecked():
+        if self.compare_when_done.isChecked() and there:
             compare_dock(self.viewer).compare_now(source, layer)
+        else:
+            bring_into_view(self.viewer, layer)
 
 
 def shown_inside(image: ScalarImage, mask: np.ndarray | None) -> np.ndarray:
@@ -274,14 +287,3 @@ def _look(name: str) -> dict[str, Any]:
     if name.startswith("template"):
         return {"colormap": "green", "blending": "opaque"}
     return {"colormap": "magenta", "blending": "additive"}
-
-
-def _beside(first: QWidget, *rest: QWidget) -> QWidget:
-    box = QWidget()
-    row = QHBoxLayout(box)
-    row.setContentsMargins(0, 0, 0, 0)
-    row.addWidget(first, 1)
-    for widget in rest:
-        row.addWidget(widget)
-    box.setFocusProxy(first)
-    return box

@@ -56,6 +56,12 @@ class MaskRow(QWidget):
         scans.layer_changed.connect(self._scan_changed)
         self._scan_changed(scans.layer)
 
+    def let_go(self) -> None:
+        """Cancel the job at work, and stop listening to the layer list."""
+        self.viewer.layers.events.inserted.disconnect(self._offer_new)
+        if self.job is not None:
+            self.job.cancel()
+
     def _fits(self, layer: Any) -> bool:
         scan = scan_of(self.scans.layer)
         return scan is not None and mask_on(layer, scan) is not None
@@ -80,9 +86,12 @@ class MaskRow(QWidget):
             self.make.setEnabled(scan_of(layer) is not None)
 
     def scan(self) -> Scan | None:
-        """Return the scan chosen, with the mask chosen as it is painted now."""
+        """Return the scan chosen, called as its layer is, with the mask as it is painted now."""
         scan = scan_of(self.scans.layer)
-        if scan is None or self.picker.layer is None:
+        if scan is None:
+            return None
+        scan = replace(scan, name=self.scans.layer.name)
+        if self.picker.layer is None:
             return scan
         return replace(scan, mask=mask_on(self.picker.layer, scan))
 
@@ -100,7 +109,7 @@ class MaskRow(QWidget):
             self.job.cancel()
             self.make.setEnabled(False)
             return
-        scan = scan_of(self.scans.layer)
+        scan = self.scan()
         if scan is None:
             return
         self.job = Job("Brain mask", _brain_mask, scan)

@@ -68,6 +68,9 @@ class ScanDock(Dock):
         self.body.insertWidget(self.body.indexOf(self.device), self.directions)
         self._build_results()
         self.scans.layer_changed.connect(self._scan_changed)
+        self.scans.activated.connect(
+            lambda _: orientation.bring_into_view(self.viewer, self.scans.layer)
+        )
         self.mask_row.mask_changed.connect(self._estimate)
         self._scan_changed(self.scans.layer)
 
@@ -182,6 +185,7 @@ class ScanDock(Dock):
         self.file_line.say("\n".join(told), "warning" if told else "")
         if scan_of(layers[0]) is not None:
             self.scans.choose(layers[0])
+            orientation.bring_into_view(self.viewer, layers[0])
         return layers
 
     def _scan_changed(self, layer: Any) -> None:
@@ -189,8 +193,8 @@ class ScanDock(Dock):
 
         scan = scan_of(layer)
         self._quick = check_scan(scan) if scan is not None else ()
-        if scan is not None:
-            self.path.setText("" if scan.path is None else str(scan.path))
+        self.run_bar.clear()
+        self.path.setText("" if scan is None or scan.path is None else str(scan.path))
         self.view.show_scan(scan)
         self.verdict.show_scan(scan)
         self.directions.setVisible(scan is not None)
@@ -337,7 +341,14 @@ class ScanDock(Dock):
         data, kwargs, _ = scan_layer(fixed)
         layer = self.viewer.add_image(data, **kwargs)
         self.scans.choose(layer)
+        orientation.bring_into_view(self.viewer, layer)
         return layer
+
+    def stop(self) -> None:
+        """Stop listening when the dock is closed."""
+        super().stop()
+        self._late.stop()
+        self.viewer.scene.camera.events.orientation.disconnect(self._mirror)
 
 
 def _fit_tensor(scan: Scan, device: str, progress: Any) -> tuple[Scan, TensorImage]:

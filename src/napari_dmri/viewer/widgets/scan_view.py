@@ -51,17 +51,24 @@ class ViewControls(QWidget):
         for name, button in self.sides.items():
             button.setToolTip(SIDES[name] + " napari calls both left-handed; neither mirrors.")
         layout.addLayout(self._cine())
-        events = (
+        self._events = (
             viewer.dims.events.order,
             viewer.dims.events.ndisplay,
             viewer.dims.events.ndim,
             viewer.scene.camera.events.orientation,
         )
-        for event in events:
+        for event in self._events:
             event.connect(self._reflect)
         viewer.dims.events.current_step.connect(self._tell_volume)
         self._reflect()
         self.show_scan(None)
+
+    def let_go(self) -> None:
+        """Stop playing, and listening to the viewer."""
+        self.timer.stop()
+        for event in self._events:
+            event.disconnect(self._reflect)
+        self.viewer.dims.events.current_step.disconnect(self._tell_volume)
 
     def _group(self, buttons: dict[str, QPushButton], act: Any) -> QHBoxLayout:
         row = QHBoxLayout()

@@ -11,7 +11,6 @@ from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QFileDialog,
     QFormLayout,
-    QHBoxLayout,
     QLineEdit,
     QPushButton,
     QSizePolicy,
@@ -20,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dmri.viewer.jobs import Job, Outcome
-from napari_dmri.viewer.widgets._parts import RunBar, Section, StatusLine
+from napari_dmri.viewer.widgets._parts import RunBar, Section, StatusLine, beside
 
 __all__ = ["TrainSection", "simulate_subjects", "train_model"]
 
@@ -87,16 +86,10 @@ class TrainSection(Section):
         self.table.textChanged.connect(self._suggest)
 
     def _with_button(self, edit: QLineEdit, ask: Any) -> QWidget:
-        box = QWidget()
-        row = QHBoxLayout(box)
-        row.setContentsMargins(0, 0, 0, 0)
         button = QPushButton("…")
         button.setMaximumWidth(28)
         button.clicked.connect(ask)
-        row.addWidget(edit, 1)
-        row.addWidget(button)
-        box.setFocusProxy(edit)
-        return box
+        return beside(edit, button)
 
     def _ask_table(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Open a table", "", "Tables (*.tsv)")
