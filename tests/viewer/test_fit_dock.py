@@ -87,3 +87,34 @@ def test_export_writes_the_basis_chosen_and_never_overwrites(
     settle(dock.export_button.isEnabled)
     assert dock.export_line.level == "error"
     assert "already" in dock.export_line.sentence
+
+
+def test_an_order_that_cannot_be_fitted_is_red_before_run(dock):
+    dock.order.setCurrentIndex(dock.order.findData(6))
+    assert dock.order_line.level == "error"
+    assert "choose a lower order" in dock.order_line.sentence
+
+
+def test_a_mif_file_holds_mrtrix_harmonics(dock):
+    dock.basis.setCurrentIndex(dock.basis.findData("descoteaux07"))
+    dock.format.setCurrentIndex(dock.format.findData(".mif"))
+    assert dock.basis.currentData() == "tournier07"
+    assert not dock.basis.isEnabled()
+    dock.format.setCurrentIndex(dock.format.findData(".nii.gz"))
+    assert dock.basis.isEnabled()
+
+
+def test_results_are_called_as_the_layer_is(viewer, dock, finish):
+    viewer.layers[0].name = "Ärztin 7"
+    dock.mask_row.picker.refresh()
+    assert dock.scan.name == "Ärztin 7"
+
+
+def test_closing_the_dock_cancels_its_job(viewer, dock, settle):
+    dock.run_bar.button.click()
+    job = dock.run_bar.job
+    before = len(viewer.layers)
+    dock.setParent(None)
+    settle(lambda: not job.running)
+    assert len(viewer.layers) == before
+    viewer.layers.pop()  # nobody listens any more

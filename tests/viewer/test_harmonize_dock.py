@@ -177,3 +177,27 @@ def test_without_a_scan_the_dock_says_what_to_do_first(viewer, small_scan):
     assert dock.scan_picker.layer is None
     assert "Open a scan first" in dock.scan_line.sentence
     assert not dock.run_bar.button.isEnabled()
+
+
+def test_the_result_belongs_to_the_scan_that_was_run(
+    viewer, subjects, model_file, small_scan, settle
+):
+    dock = HarmonizeDock(viewer)
+    viewer.window.add_dock_widget(dock)
+    source = add(viewer, subjects[2].scans["ge_st"])
+    source.contrast_limits = (0, 321)
+    other = add(viewer, small_scan)
+    dock.scan_picker.choose(source)
+    assert dock.load_model(model_file)
+    settle(lambda: dock.checked() and dock.run_bar.button.isEnabled())
+    dock.compare_when_done.setChecked(False)
+    dock.run_bar.button.click()
+    dock.scan_picker.choose(other)
+    settle(lambda: dock.checked() and not dock.run_bar.running, timeout=60)
+    made = viewer.layers[-1]
+    assert kind_of(made) == "scan"
+    assert tuple(made.contrast_limits) == (0, 321)
+    assert dock.scan_picker.layer is other
+    settle(lambda: dock.model_line.level == "error")
+    assert not dock.run_bar.button.isEnabled()
+    assert not other.visible and made.visible

@@ -89,3 +89,16 @@ def test_overlapping_jobs_keep_their_warnings_apart(viewer, settle):
     assert outcomes["first"].warnings == ("first warns",)
     assert outcomes["second"].warnings == ("second warns",)
     warnings.showwarning = shown
+
+
+def test_run_stays_refused_after_a_job_that_was_at_work(viewer, settle):
+    from napari_dmri.viewer.widgets.run_bar import RunBar
+
+    bar, go = RunBar(), threading.Event()
+    bar.run(Job("wait", lambda progress: go.wait(20)))
+    bar.enable(False, "another scan is chosen now")
+    assert bar.button.isEnabled() and bar.button.text() == "Cancel"
+    go.set()
+    settle(lambda: not bar.running)
+    assert not bar.button.isEnabled()
+    assert bar.button.toolTip() == "another scan is chosen now"

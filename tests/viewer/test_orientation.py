@@ -88,3 +88,15 @@ def test_a_view_that_was_chosen_is_kept(viewer):
     viewer.scene.camera.orientation = orientation.CONVENTIONS["neurological"]
     orientation.prepare(viewer)
     assert orientation.convention_of(viewer) == "neurological"
+
+
+def test_letters_are_seen_on_a_dark_image_in_the_light_theme(viewer, pixels):
+    viewer.theme = "light"
+    viewer.add_image(np.zeros((4, 400, 400)), contrast_limits=(0, 1))
+    viewer.dims.order = (0, 1, 2)
+    orientation.prepare(viewer)
+    viewer.scene.camera.zoom = 10
+    shot = pixels()[..., :3].astype(int)
+    middle, edge = shot.shape[0] // 2, shot[:, :60]
+    assert (edge[middle - 20 : middle + 20] > 150).any()
+    assert (edge[:20] < 60).all()

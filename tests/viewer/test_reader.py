@@ -54,6 +54,7 @@ def test_maps_and_masks_open_in_register(viewer, scan_files):
     (mask,) = open_file(viewer, scan_files / "brain_mask.nii.gz")
     assert isinstance(image, Image)
     assert isinstance(mask, Labels)
+    assert kind_of(mask) == "mask"
     for layer in (image, mask):
         assert layer.data.shape == (12, 16, 14)
         assert np.allclose(layer.extent.world, viewer.layers[0].extent.world[:, 1:])

@@ -138,3 +138,49 @@ def test_the_disk_keeps_areas_and_edges():
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     radius = np.linalg.norm(lambert(points), axis=1)
     assert abs((radius < np.sqrt(0.5)).mean() - 0.5) < 0.01
+
+
+def test_a_second_scan_is_shown_alone_at_slices_that_it_has(viewer, dock, small_scan, tmp_path):
+    from napari_dmri.io import write_scan
+
+    far = small_scan.affine.copy()
+    far[:3, 3] += (200, 300, 400)
+    write_scan(small_scan, tmp_path / "one.nii.gz")
+    write_scan(replace(small_scan, affine=far), tmp_path / "two.nii.gz")
+    (first,) = dock.open_path(tmp_path / "one.nii.gz")
+    dock.mask_row.add(np.ones(small_scan.grid, bool), dock.scan, {})
+    mask = viewer.layers[-1]
+    (second,) = dock.open_path(tmp_path / "two.nii.gz")
+    assert second.visible and not first.visible and not mask.visible
+    low, high = second.extent.world
+    assert low[1] <= viewer.dims.point[1] <= high[1]
+    np.testing.assert_allclose(viewer.scene.camera.center[1:], (low + high)[2:] / 2, atol=2)
+    dock.scans.setCurrentIndex(1)
+    dock.scans.activated.emit(1)
+    assert first.visible and not second.visible
+    assert first.extent.world[0, 1] <= viewer.dims.point[1] <= first.extent.world[1, 1]
+
+
+def test_words_about_a_scan_go_with_it(viewer, dock, small_scan):
+    data, kwargs, _ = scan_layer(small_scan)
+    layer = viewer.add_image(data, **kwargs)
+    dock.run_bar.message.say("1 warning, listed below.", "warning")
+    row = dock.findings.rows[0]
+    viewer.layers.remove(layer)
+    assert dock.run_bar.message.sentence == ""
+    assert dock.path.text() == ""
+    assert row.isHidden()
+
+
+def test_a_closed_dock_hears_nothing(viewer, dock, small_scan):
+    data, kwargs, _ = scan_layer(small_scan)
+    viewer.add_image(data, **kwargs)
+    dock.view.play.click()
+    dock.setParent(None)
+    assert not dock.view.timer.isActive()
+    viewer.dims.ndisplay = 3
+    viewer.theme = "light"
+    viewer.layers.clear()
+    assert dock.scans.count() == 1
+    assert scan_of(dock.scans.layer) is small_scan
+    viewer.theme = "dark"

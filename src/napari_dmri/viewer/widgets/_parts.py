@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QEvent, Qt, QTimer, Signal
+from napari.layers import Layer
+from qtpy.QtCore import QEvent, QEventLoop, Qt, QTimer, Signal
 from qtpy.QtWidgets import (
+    QApplication,
     QComboBox,
     QDockWidget,
     QFormLayout,
@@ -16,18 +18,17 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLineEdit,
-    QProgressBar,
-    QPushButton,
     QScrollArea,
     QSizePolicy,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
-from superqt import QElidingLabel
 
 from napari_dmri.device import free_memory
 from napari_dmri.viewer.jobs import Job, Outcome
+from napari_dmri.viewer.layers import LayerData
+from napari_dmri.viewer.widgets.run_bar import LEVEL_COLOURS, RunBar, StatusLine
 
 __all__ = [
     "LEVEL_COLOURS",
@@ -39,9 +40,6 @@ __all__ = [
     "beside",
     "device_line",
 ]
-
-LEVEL_COLOURS = {"ok": "#3fb950", "note": "#58a6ff", "warning": "#d29922", "error": "#f85149"}
-"""Green, blue, amber, red: legible on napari's dark and light themes, never without words."""
 
 
 class LayerPicker(QComboBox):
@@ -118,137 +116,6 @@ class LayerPicker(QComboBox):
         if self.currentData() is not self._last:
             self._last = self.currentData()
             self.layer_changed.emit(self._last)
-
-
-class StatusLine(QLabel):
-    """A quiet line that says what was understood, with a coloured dot for its level."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setWordWrap(True)
-        self.setTextFormat(Qt.TextFormat.RichText)
-        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        self.level = self.sentence = ""
-
-    def say(self, text: str, level: str = "") -> None:
-        """Show a sentence; level is one of ok, note, warning, error or nothing."""
-        self.level, self.sentence = level, text
-        safe = text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", "<br>")
-        dot = f'<span style="color:{LEVEL_COLOURS[level]}">●</span> ' if level else ""
-        self.setText(dot + safe)
-        self.setVisible(bool(text))
-
-
-class RunBar(QWidget):
-    """Run that turns into Cancel, a progress bar, and one sentence at the end.
-
-    ``finished`` carries the job's outcome after the bar has shown it.
-    """
-
-    finished = Signal(object)
-
-    def __init__(self, text: str = "Run") -> None:
-        super().__init__()
-        self._text = text
-        self._job: Job | None = None
-        self._allowed = (True, "")
-        self._start: Callable[[], Job | None] = lambda: None
-        self.button = QPushButton(text)
-        self.button.setDefault(True)
-        self.bar = QProgressBar()
-        self.bar.setRange(0, 1000)
-        self.bar.setTextVisible(False)
-        self.step = QElidingLabel()
-        self.message = StatusLine()
-        row = QHBoxLayout()
-        row.addWidget(self.button)
-        row.addWidget(self.bar, 1)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(row)
-        layout.addWidget(self.step)
-        layout.addWidget(self.message)
-        self.step.hide()
-        self.message.hide()
-        self.button.clicked.connect(self._clicked)
-
-    def connect_start(self, start: Callable[[], Job | None]) -> None:
-        """Set what Run does: make a job, or return None after saying why not."""
-        self._start = start
-
-    @property
-    def job(self) -> Job | None:
-        """The job at work, or the last one."""
-        return self._job
-
-    @property
-    def running(self) -> bool:
-        """Whether a job is at work."""
-        return self._job is not None and self._job.running
-
-    def enable(self, possible: bool, reason: str = "") -> None:
-        """Allow Run, or say why it is not allowed; while a job is at work, from its end on."""
-        self._allowed = (possible, reason)
-        if not self.running:
-            self.button.setEnabled(possible)
-            self.button.setToolTip(reason)
-
-    def clear(self) -> None:
-        """Forget what the last job said, unless one is at work."""
-        if not self.running:
-            self.bar.setValue(0)
-            self.message.say("")
-
-    def let_go(self) -> None:
-        """Cancel the job at work."""
-        if self.running:
-            assert self._job is not None
-            self._job.cancel()
-
-    def _clicked(self) -> None:
-        if self.running:
-            assert self._job is not None
-            self._job.cancel()
-            self.button.setText("Cancelling…")
-            self.button.setEnabled(False)
-            return
-        self.message.say("")
-        job = self._start()
-        if job is not None:
-            self.run(job)
-
-    def run(self, job: Job) -> None:
-        """Start a job and follow it."""
-        self._job = job
-        self.bar.setValue(0)
-        self.button.setText("Cancel")
-        self.button.setEnabled(True)
-        self.button.setToolTip("Stop; nothing is kept.")
-        self.step.show()
-        job.progressed.connect(self._progressed)
-        job.finished.connect(self._finished)
-        job.start()
-
-    def _progressed(self, fraction: float, text: str) -> None:
-        self.bar.setValue(round(1000 * fraction))
-        self.step.setText(f"{100 * fraction:.0f} %  {text}")
-
-    def _finished(self, outcome: Outcome) -> None:
-        self.button.setText(self._text)
-        self.enable(*self._allowed)
-        self.step.hide()
-        if outcome.cancelled:
-            self.bar.setValue(0)
-            self.message.say("Cancelled; nothing was changed.", "note")
-        elif outcome.error is not None:
-            self.bar.setValue(0)
-            self.message.say(outcome.error, "error")
-        else:
-            self.bar.setValue(1000)
-            if outcome.warnings:
-                self.message.say("\n".join(outcome.warnings), "warning")
-        self.finished.emit(outcome)
 
 
 class Section(QWidget):
@@ -385,6 +252,17 @@ class Dock(QScrollArea):
     def _done(self, outcome: Outcome) -> None:
         if outcome.error is None and not outcome.cancelled:
             self.show_result(outcome.result)
+
+    def add_layers(self, made: Iterable[LayerData]) -> list[Layer]:
+        """Add layers one after the other and let the window draw in between.
+
+        napari takes a tenth of a second for each, so that ten at once would freeze the window.
+        """
+        added = []
+        for one in made:
+            added.append(self.viewer.add_layer(Layer.create(*one)))
+            QApplication.processEvents(QEventLoop.ProcessEventsFlag.ExcludeUserInputEvents)
+        return added
 
     def _show_message(self) -> None:
         if self.run_bar.message.isVisible():

@@ -41,6 +41,7 @@ from napari_dmri.viewer.widgets._parts import (
     name_edit,
 )
 from napari_dmri.viewer.widgets.mask_row import MaskRow
+from napari_dmri.viewer.widgets.scan_facts import one_line
 
 __all__ = ["FitDock"]
 
@@ -206,8 +207,7 @@ class FitDock(Dock):
         if scan is None:
             self.scan_line.say("Open a scan first: File > Open, or the Scan dock.", "note")
         else:
-            size = " × ".join(f"{s:.3g}" for s in scan.voxel_size)
-            self.scan_line.say(f"{scan.gradients.summary()} | {size} mm")
+            self.scan_line.say(one_line(scan))
             self.result_name.setText(layer.name)
             self._offer_shells(scan)
         for box in (self.shell, self.highest):
@@ -313,8 +313,9 @@ class FitDock(Dock):
             else:
                 look = {"contrast_limits": LOOKS[name]} if name in LOOKS else {}
                 made.append(map_layer(image, **look))
-        for index, (data, kwargs, _) in enumerate(made):
-            self.viewer.add_image(data, **{**kwargs, "visible": index == len(made) - 1})
+        for index, (_, kwargs, _) in enumerate(made):
+            kwargs["visible"] = index == len(made) - 1
+        self.add_layers(made)
 
     def _done(self, outcome: Outcome) -> None:
         super()._done(outcome)

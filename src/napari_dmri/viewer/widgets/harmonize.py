@@ -22,6 +22,7 @@ from napari_dmri.scan import Scan
 from napari_dmri.viewer.jobs import Job, Outcome
 from napari_dmri.viewer.layers import (
     DIVERGING,
+    LayerData,
     is_kind,
     map_layer,
     scan_layer,
@@ -37,6 +38,7 @@ from napari_dmri.viewer.widgets._parts import (
     name_edit,
 )
 from napari_dmri.viewer.widgets.mask_row import MaskRow
+from napari_dmri.viewer.widgets.scan_facts import one_line
 from napari_dmri.viewer.widgets.train_rish import TrainSection
 
 __all__ = ["HarmonizeDock"]
@@ -145,9 +147,7 @@ class HarmonizeDock(Dock):
         if scan is None:
             self.scan_line.say("Open a scan first: File > Open, or drop it on the window.", "note")
         else:
-            size = " x ".join(f"{s:.3g}" for s in scan.voxel_size)
-            mark = " | simulated" if scan.simulated else ""
-            self.scan_line.say(f"{scan.gradients.summary()} | {size} mm{mark}")
+            self.scan_line.say(one_line(scan))
         self._judge()
 
     def _model_changed(self, *_: Any) -> None:
@@ -198,11 +198,6 @@ class HarmonizeDock(Dock):
         self.model_line.say(kind + ("\n".join(said) if said else fits), level)
         self.run_bar.enable(level != "error", self.model_line.sentence)
 
-    def _add_map(self, image: ScalarImage, name: str, scan: Scan) -> None:
-        named = replace(image, name=f"{scan.name} | {name}")
-        _, kwargs, _ = map_layer(named, visible=False, **_look(name))
-        self.viewer.add_image(to_napari(shown_inside(image, scan.mask)), **kwargs)
-
     def _show_card(self) -> None:
         if self.model is not None:
             box = QMessageBox(self)
@@ -221,14 +216,15 @@ class HarmonizeDock(Dock):
         """Add the harmonized scan, its scale maps and the alignment as new layers."""
         source, chosen = self._at_work, self.scan_picker.layer
         there = source in self.viewer.layers
+        made = []
         for name, image in result.maps.items():
             wanted = self.show_maps if name.startswith("scale") else self.show_alignment
             if wanted.isChecked():
-                self._add_map(image, name, result.scan)
-        data, kwargs, _ = scan_layer(result.scan)
+                made.append(extra_map(image, name, result.scan))
+        data, kwargs, kind = scan_layer(result.scan)
         if there:
             kwargs["contrast_limits"] = tuple(source.contrast_limits)
-        layer = self.viewer.add_image(data, **kwargs)
+        layer = self.add_layers([*made, (data, kwargs, kind)])[-1]
         self.scan_picker.choose(chosen)
         if result.notes:
             self.run_bar.message.say("\n".join(result.notes), "note")
@@ -236,6 +232,13 @@ class HarmonizeDock(Dock):
             compare_dock(self.viewer).compare_now(source, layer)
         else:
             bring_into_view(self.viewer, layer)
+
+
+def extra_map(image: ScalarImage, name: str, scan: Scan) -> LayerData:
+    """Describe a scale map or a map of the alignment as a hidden layer."""
+    named = replace(image, name=f"{scan.name} | {name}")
+    _, kwargs, kind = map_layer(named, visible=False, **_look(name))
+    return to_napari(shown_inside(image, scan.mask)), kwargs, kind
 
 
 def shown_inside(image: ScalarImage, mask: np.ndarray | None) -> np.ndarray:

@@ -9,7 +9,18 @@ import numpy as np
 
 from napari_dmri.scan import Scan
 
-__all__ = ["facts_html", "obliquity"]
+__all__ = ["facts_html", "obliquity", "one_line", "voxel_words"]
+
+
+def voxel_words(scan: Scan) -> str:
+    """Write a scan's voxel size."""
+    return " × ".join(f"{size:.3g}" for size in scan.voxel_size) + " mm"
+
+
+def one_line(scan: Scan) -> str:
+    """Say what a scan holds in one line: shells, voxel size, and whether it is simulated."""
+    words = [scan.gradients.summary(), voxel_words(scan)]
+    return " | ".join([*words, "simulated"] if scan.simulated else words)
 
 
 def obliquity(affine: np.ndarray) -> float:
@@ -25,9 +36,8 @@ def facts_html(scan: Scan | None, snr: Sequence[Any] = ()) -> str:
             "Open a diffusion scan to begin: type its path, press Open…, drop it on the window, "
             "or take one from File &gt; Open Sample."
         )
-    size = " × ".join(f"{s:.3g}" for s in scan.voxel_size)
     lines = [f"{' × '.join(str(n) for n in scan.grid)} voxels"]
-    where = f"{size} mm"
+    where = voxel_words(scan)
     if "orientation" in scan.metadata:
         where += f", stored as {scan.metadata['orientation']}"
     lines.append(where)
