@@ -184,3 +184,14 @@ def test_a_closed_dock_hears_nothing(viewer, dock, small_scan):
     assert dock.scans.count() == 1
     assert scan_of(dock.scans.layer) is small_scan
     viewer.theme = "dark"
+
+
+def test_colour_fa_is_shown_in_the_brain_only(viewer, dock, small_scan, finish):
+    data, kwargs, _ = scan_layer(small_scan)
+    viewer.add_image(data, **kwargs)
+    dock.colour_button.click()
+    finish(dock.run_bar)
+    colours = viewer.layers[-1]
+    assert kind_of(colours) == "colour"
+    assert not colours.data[[0, 0, -1], [0, -1, 0], [0, -1, 0]].any()
+    assert colours.data[6, 8, 7].max() > 0.3

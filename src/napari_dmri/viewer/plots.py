@@ -182,7 +182,7 @@ class OutlierPlot(PlotCanvas):
         volumes = np.arange(scores.shape[1])
         colours = np.where(np.isin(volumes, self.outliers.volumes), "#f85149", SHELL_COLOURS[0])
         top.bar(volumes, np.nan_to_num(self.outliers.volume_scores), color=colours, width=0.9)
-        top.set_ylabel("volume")
+        top.set_ylabel("score")
         limit = 8.0
         image = low.imshow(
             scores, aspect="auto", origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit,

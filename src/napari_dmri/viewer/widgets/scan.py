@@ -124,7 +124,7 @@ class ScanDock(Dock):
         self.colour_button = QPushButton("Colour &FA")
         self.colour_button.setToolTip(
             "Show colour FA to check the orientation by eye: corpus callosum red, corticospinal "
-            "tract blue, association fibres green."
+            "tract blue, association fibres green. Shown inside the mask, or a new brain mask."
         )
         self.colour_button.clicked.connect(self._colour_fa)
         self.run_bar.layout().itemAt(0).layout().insertWidget(1, self.colour_button)
@@ -352,9 +352,14 @@ class ScanDock(Dock):
 
 
 def _fit_tensor(scan: Scan, device: str, progress: Any) -> tuple[Scan, TensorImage]:
+    from napari_dmri.progress import part
+    from napari_dmri.signal.mask import brain_mask
     from napari_dmri.signal.tensor import fit_tensor
 
-    tensor = fit_tensor(scan, mask=scan.mask, device=device, progress=progress)
+    start = 0.0
+    if scan.mask is None:  # noise in air has bright colours that hide the brain's
+        scan, start = scan.with_mask(brain_mask(scan, progress=part(progress, 0, 0.4))), 0.4
+    tensor = fit_tensor(scan, mask=scan.mask, device=device, progress=part(progress, start, 1))
     tensor.colour_fa  # noqa: B018  computed here, in the background
     return scan, tensor
 
