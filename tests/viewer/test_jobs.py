@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -102,3 +103,23 @@ def test_run_stays_refused_after_a_job_that_was_at_work(viewer, settle):
     settle(lambda: not bar.running)
     assert not bar.button.isEnabled()
     assert bar.button.toolTip() == "another scan is chosen now"
+
+
+@pytest.mark.parametrize("made", [7, [Path("a.nii.gz")]])
+def test_a_cancel_that_comes_too_late_drops_a_result_but_owns_up_to_files(viewer, settle, made):
+    began, go = threading.Event(), threading.Event()
+
+    def work(progress):
+        began.set()
+        go.wait(20)
+        return made
+
+    job, outcomes = Job("late", work), []
+    job.finished.connect(outcomes.append)
+    job.start()
+    settle(began.is_set)
+    job.cancel()
+    go.set()
+    settle(lambda: outcomes)
+    assert outcomes[0].cancelled == (made == 7)
+    assert outcomes[0].result == (None if made == 7 else made)

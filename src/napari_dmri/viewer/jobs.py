@@ -96,7 +96,10 @@ class Job(QObject):
             from napari_dmri.device import spare_core
 
             with spare_core():
-                return Outcome(result=function(*args, progress=report, **kwargs))
+                result = function(*args, progress=report, **kwargs)
+            if self._worker is not None and self._worker.abort_requested and not _wrote(result):
+                return Outcome(cancelled=True)
+            return Outcome(result=result)
         except Cancelled:
             return Outcome(cancelled=True)
         except InputError as error:
@@ -147,6 +150,12 @@ def _own_warnings() -> Iterator[list[str]]:
         yield _listener.seen
     finally:
         _listener.seen = None
+
+
+def _wrote(result: Any) -> bool:
+    """Tell whether a job's result is files that it wrote, which a late cancel cannot undo."""
+    first = result[0] if isinstance(result, (list, tuple)) and result else result
+    return isinstance(first, Path)
 
 
 def _preload_torch() -> None:
