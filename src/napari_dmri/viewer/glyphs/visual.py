@@ -1,0 +1,423 @@
+"""The instanced visual: many SH glyphs in one draw call, as fine as the screen asks for.
+
+It knows vispy and numpy only, so it runs in napari, in a window of its own, and without a window
+through vispy's EGL backend.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+from vispy import gloo
+from vispy.gloo import gl
+from vispy.visuals import Visual
+from vispy.visuals.shaders import Function
+
+from napari_dmri.viewer.glyphs.basis import ShSpace
+from napari_dmri.viewer.glyphs.detail import HARDWARE, SOFTWARE, Budget, choose_frequency
+from napari_dmri.viewer.glyphs.field import blocks
+from napari_dmri.viewer.glyphs.shaders import FRAGMENT, SAMPLE_STORED, SAMPLE_SUMMED, VERTEX
+from napari_dmri.viewer.glyphs.sphere import evaluation_matrix, template
+
+__all__ = ["SHGlyphVisual"]
+
+MARGIN = 0.25
+"""Glyphs this far outside the view (in views) are kept ready, so that panning need not stop."""
+
+CACHE_BYTES = 48 * 2**20
+TEXTURE_WIDTH = 4096
+FLAT_DEPTH = 0.2
+"""Share of the depth range that the glyphs of a 2D view take."""
+
+SOFTWARE_RENDERERS = ("llvmpipe", "softpipe", "swrast", "software", "swiftshader")
+
+
+class SHGlyphVisual(Visual):
+    """Draw SH glyphs.
+
+    ``set_glyphs`` says which and how large, ``set_frame`` how RAS directions lie in the node's
+    coordinates, ``set_look`` the uniforms. Everything that depends on the camera (level of detail,
+    what is in view, lighting, culling) follows by itself before each drawing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(VERTEX, FRAGMENT)
+        self.budget: Budget | None = None
+        self.detail: int | None = None
+        self.evaluate = "auto"
+        self.frequency: int | None = None
+        self.path = ""
+        self._centres = np.zeros((0, 3), np.float32)
+        self._coefficients = np.zeros((0, 1), np.float32)
+        self._gains = np.zeros(0, np.float32)
+        self._colours = np.zeros((0, 4), np.float32)
+        self._space, self._basis = ShSpace(0), "tournier07"
+        self._key: Hashable = None
+        self._frame = np.eye(3)
+        self._to_local = np.eye(3)
+        self._flat = True
+        self._radius = 1.0
+        self._cache: OrderedDict[Hashable, np.ndarray] = OrderedDict()
+        self._stored: tuple[Any, ...] | None = None
+        self._window: np.ndarray | None = None
+        self._places = np.zeros((0, 2), np.float32)
+        self._template: tuple[Any, ...] | None = None
+        self._texture: gloo.Texture2D | None = None
+        self._basis_texture: gloo.Texture2D | None = None
+        self._basis_key: Any = None
+        self._draw_mode = "triangles"
+        self._index_buffer = gloo.IndexBuffer(np.zeros((1, 3), np.uint32))
+        program = self.shared_program
+        program["u_place"] = program["u_normal"] = _columns(np.eye(3))
+        program["u_behind"] = (0.0, 0.0, 0.0)
+        self._buffers = {
+            "a_direction": gloo.VertexBuffer(),
+            "a_vertex": gloo.VertexBuffer(),
+            "a_centre": gloo.VertexBuffer(divisor=1),
+            "a_glyph": gloo.VertexBuffer(divisor=1),
+            "a_colour": gloo.VertexBuffer(divisor=1),
+        }
+        self.set_gl_state("opaque", depth_test=True, cull_face=True)
+        self.set_look()
+        self.freeze()
+
+    @property
+    def count(self) -> int:
+        """Number of glyphs that there are; those out of view are not drawn."""
+        return len(self._centres)
+
+    @property
+    def drawn(self) -> int:
+        """Number of glyphs drawn last."""
+        return 0 if self._window is None else len(self._window)
+
+    def set_glyphs(
+        self,
+        centres: np.ndarray,
+        coefficients: np.ndarray,
+        gains: np.ndarray,
+        colours: np.ndarray | None = None,
+        *,
+        space: ShSpace,
+        basis: str = "tournier07",
+        radius: float = 1.0,
+        key: Hashable = None,
+    ) -> None:
+        """Set what is drawn.
+
+        Parameters
+        ----------
+        centres
+            In the node's coordinates (N, 3).
+        coefficients
+            (N, C), at least as many as the space has.
+        gains
+            Millimetres per unit of amplitude (N,).
+        colours
+            The glyphs' own colours, alpha saying how much of it (N, 4); None: none.
+        space, basis
+            How the coefficients are read.
+        radius
+            Of the glyph that just fits its voxel (mm), for the level of detail.
+        key
+            Names the coefficients; radii stored under a key are used again. None: never.
+        """
+        self._centres = np.ascontiguousarray(centres, np.float32)
+        self._coefficients = coefficients
+        self._gains = np.asarray(gains, np.float32)
+        none = np.zeros((len(centres), 4), np.float32)
+        self._colours = none if colours is None else np.ascontiguousarray(colours, np.float32)
+        self._space, self._basis, self._radius = space, basis, float(radius)
+        self._key = None if key is None else (key, space, basis)
+        self._stored = self._window = None
+        self.update()
+
+    def set_frame(self, frame: np.ndarray, to_local: np.ndarray, flat: bool) -> None:
+        """Set how directions lie.
+
+        Parameters
+        ----------
+        frame
+            RAS directions of the coefficients to millimetres of the scene's x, y, z (3, 3).
+        to_local
+            Those millimetres to the node's coordinates (3, 3); in a 2D view its third row gives
+            the depth, in millimetres towards the eye or away from it.
+        flat
+            Whether the view is 2D.
+        """
+        self._frame, self._to_local, self._flat = frame, to_local, flat
+        self._window = None
+        self.update()
+
+    def set_look(
+        self,
+        *,
+        lighting: float = 1.0,
+        negative: bool = True,
+        negative_colour: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        ramp: np.ndarray | None = None,
+        ramp_top: float = 1.0,
+    ) -> None:
+        """Set lighting, negative lobes, and the colour ramp (256, 3) of amplitudes (or None)."""
+        program = self.shared_program
+        program["u_lighting"] = float(lighting)
+        program["u_negative"] = float(negative)
+        program["u_negative_colour"] = negative_colour
+        program["u_ramp_on"] = float(ramp is not None)
+        program["u_ramp_top"] = max(float(ramp_top), 1e-30)
+        colours = np.zeros((256, 3)) if ramp is None else np.asarray(ramp)[:, :3]
+        texture = np.ascontiguousarray(colours[None], np.float32)
+        program["u_ramp"] = gloo.Texture2D(texture, interpolation="nearest")
+        self.update()
+
+    def set_detail(self, detail: int | None) -> None:
+        """Fix the frequency of the template; None chooses it by the size on the screen."""
+        self.detail = detail
+        self.update()
+
+    def forget(self) -> None:
+        """Drop stored radii."""
+        self._cache.clear()
+
+    def _prepare_transforms(self, view: Any) -> None:
+        view.view_program.vert["transform"] = view.get_transform()
+
+    def _compute_bounds(self, axis: int, view: Any) -> tuple[float, float] | None:
+        if not self.count:
+            return None
+        column = self._centres[:, axis]
+        return float(column.min()), float(column.max())
+
+    def _prepare_draw(self, view: Any) -> bool:
+        if not self.count:
+            return False
+        if self.budget is None:
+            name = str(gl.glGetParameter(gl.GL_RENDERER)).lower()
+            self.budget = SOFTWARE if any(s in name for s in SOFTWARE_RENDERERS) else HARDWARE
+        to_screen = view.transforms.get_transform("visual", "render")
+        ndc = to_screen.map(_homogeneous(self._centres))
+        ndc = ndc[:, :3] / np.where(ndc[:, 3:] == 0, 1, ndc[:, 3:])
+        scale, depth = self._orient(view, to_screen)
+        reach = self._reach(view, scale)
+        inside = (np.abs(ndc[:, :2]) < 1 + reach).all(1)
+        if not inside.any():
+            return False
+        diameter = 2 * self._radius * scale
+        frequency = self.detail or choose_frequency(
+            diameter, int(inside.sum()), self.budget, self.frequency
+        )
+        self._arrange(inside, ndc, reach, frequency)
+        if self._flat:
+            # in 2D layers are painted in order: earlier ones must not hide glyphs, nor these later
+            view.transforms.canvas.context.clear(color=False, depth=True)
+            self.shared_program["u_behind"] = (0.0, 0.0, depth)
+        return True
+
+    def _orient(self, view: Any, to_screen: Any) -> tuple[float, float]:
+        """Follow the camera: eye axes, winding; return pixels a millimetre and the 2D depth."""
+        middle = self._centres[self.count // 2].astype(float)
+        local = self._to_local.copy()
+        if self._flat:
+            local[2] = 0
+        ends = np.vstack([middle, middle + local.T])
+        on_canvas = view.transforms.get_transform("visual", "canvas").map(_homogeneous(ends))
+        on_canvas = on_canvas[:, :2] / on_canvas[:, 3:]
+        steps = (on_canvas[1:] - on_canvas[0]).T * [[1], [-1]]
+        scale = float(np.sqrt((steps**2).sum(1).max()))
+        right = steps[0] / max(np.linalg.norm(steps[0]), 1e-30)
+        up = steps[1] - right * (steps[1] @ right)
+        up /= max(np.linalg.norm(up), 1e-30)
+        towards = np.cross(right, up)
+        depth = 0.0
+        probe = np.vstack([middle, middle + [0, 0, 1]])
+        if self._flat:
+            clip = to_screen.map(_homogeneous(probe))
+            slope = float(clip[1, 2] / clip[1, 3] - clip[0, 2] / clip[0, 3])
+            extent = self._extent()
+            per_mm = FLAT_DEPTH / max(abs(slope), 1e-30) / (2 * extent)
+            nearer = -np.sign(slope) or 1.0
+            local[2] = nearer * per_mm * towards
+            depth = -nearer * per_mm * extent * 1.01
+        else:
+            clip = to_screen.map(_homogeneous(np.vstack([middle, middle + local.T])))
+            nearness = -(clip[1:, 2] / clip[1:, 3] - clip[0, 2] / clip[0, 3])
+            if nearness @ towards < 0:
+                towards = -towards
+        eye = np.stack([right, up, towards]) @ self._frame
+        program = self.shared_program
+        program["u_normal"] = _columns(eye)
+        program["u_place"] = _columns(local @ self._frame)
+        front = "ccw" if np.linalg.det(eye) > 0 else "cw"
+        self.update_gl_state(cull_face=True, front_face=front)
+        return scale, depth
+
+    def _extent(self) -> float:
+        """Return the largest radius to expect (mm), generously."""
+        return 8 * max(self._radius, 1e-30)
+
+    def _reach(self, view: Any, scale: float) -> np.ndarray:
+        """Return how far outside the view a glyph's centre may lie to be seen (in half views)."""
+        ends = view.transforms.get_transform("canvas", "render").map([[0, 0, 0, 1], [1, 1, 0, 1]])
+        pixel = np.abs(ends[1, :2] / ends[1, 3] - ends[0, :2] / ends[0, 3])
+        return 3 * self._radius * scale * pixel
+
+    def _arrange(
+        self, inside: np.ndarray, ndc: np.ndarray, reach: np.ndarray, frequency: int
+    ) -> None:
+        """Upload what is missing for the glyphs in view at a level of detail."""
+        if self._window is not None and frequency == self.frequency:
+            ready = np.zeros(self.count, bool)
+            ready[self._window] = True
+            crowd = len(self._window) > 2 * inside.sum() + 64
+            if not (inside & ~ready).any() and not crowd:
+                return
+        window = np.flatnonzero((np.abs(ndc[:, :2]) < 1 + reach + 2 * MARGIN).all(1))
+        self._use_template(frequency)
+        self.frequency = frequency
+        slots = evaluation_matrix(frequency, self._space, self._basis).shape[1]
+        path = self.evaluate
+        if path == "auto":
+            path = "stored" if self.budget is SOFTWARE else "summed"
+        if path == "stored":
+            whole = self.count * slots <= self.budget.texels and self._key is not None
+            subset = None if whole else window
+            if self._stored is None or self._stored[0] != (frequency, path) or not whole:
+                self._store(frequency, subset)
+                self._stored = ((frequency, path), subset)
+        elif self._stored is None or self._stored[0] != ("any", path):
+            self._store_coefficients()
+            self._stored = (("any", path), None)
+        if path == "summed":
+            self._store_basis(frequency)
+        self.path = path
+        self._window = window
+        places = self._places[window] if len(self._places) == self.count else self._places
+        glyph = np.column_stack([places, self._gains[window]]).astype(np.float32)
+        for name, array in (
+            ("a_centre", self._centres[window]),
+            ("a_glyph", glyph),
+            ("a_colour", self._colours[window]),
+        ):
+            self._bind(name, array)
+
+    def _use_template(self, frequency: int) -> None:
+        key = (frequency, self._space.full)
+        if self._template == key:
+            return
+        self._template = key
+        sphere = template(frequency)
+        count = len(sphere.vertices)
+        slot, side = np.arange(count), np.ones(count)
+        if not self._space.full:
+            slot = slot % sphere.half
+            side[sphere.half :] = -1
+        rows, columns = np.divmod(slot, self._basis_row())
+        wide = 4 * self._groups()
+        vertex = np.column_stack([slot, side, columns * wide, rows]).astype(np.float32)
+        self._bind("a_direction", sphere.vertices.astype(np.float32))
+        self._bind("a_vertex", vertex)
+        self._index_buffer.set_data(sphere.faces)
+
+    def _bind(self, name: str, array: np.ndarray) -> None:
+        self._buffers[name].set_data(np.ascontiguousarray(array))
+        self.shared_program[name] = self._buffers[name]
+
+    def _store(self, frequency: int, subset: np.ndarray | None) -> None:
+        """Fill the texture with radii and gradients: one product for the slice, kept by its key."""
+        key = None if self._key is None or subset is not None else (self._key, frequency)
+        matrix = evaluation_matrix(frequency, self._space, self._basis)
+        slots = matrix.shape[1]
+        chosen = self._coefficients if subset is None else self._coefficients[subset]
+        per_row = max(1, TEXTURE_WIDTH // slots)
+        rows = -(-len(chosen) // per_row)
+        radii = self._cache.get(key) if key is not None else None
+        if radii is None:
+            radii = np.empty((rows * per_row, slots * 4), np.float32)
+            flat = matrix.reshape(matrix.shape[0], -1)
+            for part in blocks(len(chosen)):
+                np.matmul(chosen[part, : self._space.count], flat, out=radii[part])
+            radii[len(chosen) :] = 0
+            radii = radii.reshape(rows, per_row * slots, 4)
+            if key is not None:
+                self._remember(key, radii)
+        number = np.arange(len(chosen))
+        self._places = np.column_stack([number % per_row * slots, number // per_row])
+        self._fill(radii)
+        self._sample(SAMPLE_STORED, radii=self._texture)
+
+    def _store_coefficients(self) -> None:
+        groups = self._groups()
+        per_row = max(1, TEXTURE_WIDTH // groups)
+        rows = -(-self.count // per_row)
+        packed = np.zeros((rows * per_row, groups * 4), np.float32)
+        packed[: self.count, : self._space.count] = self._coefficients[:, : self._space.count]
+        number = np.arange(self.count)
+        self._places = np.column_stack([number % per_row * groups, number // per_row])
+        self._fill(packed.reshape(rows, per_row * groups, 4))
+
+    def _store_basis(self, frequency: int) -> None:
+        key = (frequency, self._space, self._basis)
+        groups = self._groups()
+        if self._basis_key != key:
+            matrix = evaluation_matrix(frequency, self._space, self._basis)
+            slots = matrix.shape[1]
+            per_row = self._basis_row()
+            rows = -(-slots // per_row)
+            packed = np.zeros((rows * per_row, groups * 4, 4), np.float32)
+            packed[:slots, : self._space.count] = matrix.transpose(1, 0, 2)
+            self._basis_texture = _float_texture(packed.reshape(rows, -1, 4))
+            self._basis_key = key
+            self._template = None
+            self._use_template(frequency)
+        self._sample(
+            SAMPLE_SUMMED,
+            coefficients=self._texture,
+            basis=self._basis_texture,
+            basis_size=self._basis_texture.shape[1::-1],
+            groups=float(groups),
+        )
+
+    def _groups(self) -> int:
+        return -(-self._space.count // 4)
+
+    def _basis_row(self) -> int:
+        """Return how many directions fit one row of the basis texture."""
+        return max(1, TEXTURE_WIDTH // (4 * self._groups()))
+
+    def _remember(self, key: Hashable, radii: np.ndarray) -> None:
+        self._cache[key] = radii
+        while len(self._cache) > 1 and sum(r.nbytes for r in self._cache.values()) > CACHE_BYTES:
+            self._cache.popitem(last=False)
+
+    def _fill(self, texels: np.ndarray) -> None:
+        if self._texture is None:
+            self._texture = _float_texture(texels)
+        else:
+            self._texture.set_data(texels)
+
+    def _sample(self, code: str, **values: Any) -> None:
+        """Put the function that gives radius and gradient into the shader."""
+        function = Function(code)
+        function["size"] = self._texture.shape[1::-1]
+        for name, value in values.items():
+            function[name] = value
+        self.shared_program.vert["sample"] = function
+
+
+
+def _float_texture(texels: np.ndarray) -> gloo.Texture2D:
+    return gloo.Texture2D(
+        texels, internalformat="rgba32f", interpolation="nearest", wrapping="clamp_to_edge"
+    )
+
+
+def _columns(matrix: np.ndarray) -> np.ndarray:
+    """Return a 3 x 3 matrix as GLSL reads it, column by column."""
+    return np.ascontiguousarray(matrix.T, np.float32).ravel()
+
+
+def _homogeneous(points: np.ndarray) -> np.ndarray:
+    return np.column_stack([points, np.ones(len(points))])
