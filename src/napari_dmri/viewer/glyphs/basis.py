@@ -17,7 +17,15 @@ from scipy.special import lpmv
 from napari_dmri.errors import InputError
 from napari_dmri.sphere.harmonics import convert_basis, n_coefficients
 
-__all__ = ["HIGHEST_ORDER", "ShSpace", "basis_change", "values_and_gradients"]
+__all__ = [
+    "HIGHEST_ORDER",
+    "PLAIN",
+    "Reading",
+    "ShSpace",
+    "basis_change",
+    "reading_change",
+    "values_and_gradients",
+]
 
 HIGHEST_ORDER = 16
 
@@ -124,6 +132,26 @@ def values_and_gradients(directions: Array, space: ShSpace) -> tuple[Array, Arra
                 )
         first += 2 * el + 1
     return values, gradients
+
+
+Reading = tuple[str, str]
+"""The basis that a file was read as, and the one that its coefficients are in."""
+
+PLAIN: Reading = ("tournier07", "tournier07")
+
+
+@lru_cache(maxsize=64)
+def reading_change(reading: Reading, space: ShSpace) -> Array:
+    """Return the matrix (C, C) that corrects coefficients that were read in a wrong basis.
+
+    ``internal = coefficients @ reading_change(reading, space)``.
+    """
+    assumed, actual = reading
+    if assumed == actual:
+        return np.eye(space.count)
+    return np.linalg.solve(basis_change(assumed, space), np.eye(space.count)) @ (
+        basis_change(actual, space)
+    )
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dmri.errors import InputError
-from napari_dmri.viewer.glyphs.basis import ShSpace
+from napari_dmri.viewer.glyphs.basis import PLAIN, Reading, ShSpace
 from napari_dmri.viewer.glyphs.sphere import evaluation_matrix
 
 __all__ = ["REFERENCE_PERCENTILE", "GlyphField", "Glyphs", "largest_amplitudes"]
@@ -177,7 +177,7 @@ def blocks(count: int, size: int = BLOCK) -> Iterator[slice]:
 
 
 def largest_amplitudes(
-    coefficients: Array, space: ShSpace, basis: str = "tournier07", negative: bool = True
+    coefficients: Array, space: ShSpace, reading: Reading = PLAIN, negative: bool = True
 ) -> NDArray[np.float32]:
     """Return the largest radius of each glyph (N,), on 181 axes.
 
@@ -185,12 +185,12 @@ def largest_amplitudes(
     ----------
     coefficients
         (N, C) with at least the coefficients of the space.
-    space, basis
+    space, reading
         What they are read as.
     negative
         Whether negative lobes are drawn, so that their size counts.
     """
-    matrix = evaluation_matrix(AMPLITUDE_FREQUENCY, space, basis, gradients=False)
+    matrix = evaluation_matrix(AMPLITUDE_FREQUENCY, space, reading, gradients=False)
     largest = np.empty(len(coefficients), dtype=np.float32)
     for part in blocks(len(coefficients)):
         radii = coefficients[part, : space.count] @ matrix

@@ -8,7 +8,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dmri.viewer.glyphs.basis import ShSpace, basis_change, values_and_gradients
+from napari_dmri.viewer.glyphs.basis import (
+    PLAIN,
+    Reading,
+    ShSpace,
+    reading_change,
+    values_and_gradients,
+)
 
 __all__ = ["FREQUENCIES", "Template", "evaluation_matrix", "template"]
 
@@ -104,7 +110,7 @@ def _icosahedron() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 
 @lru_cache(maxsize=32)
 def evaluation_matrix(
-    frequency: int, space: ShSpace, basis: str = "tournier07", gradients: bool = True
+    frequency: int, space: ShSpace, reading: Reading = PLAIN, gradients: bool = True
 ) -> NDArray[np.float32]:
     """Return the matrix from coefficients to radii (and gradients) on a template.
 
@@ -116,7 +122,7 @@ def evaluation_matrix(
     sphere = template(frequency)
     u = sphere.vertices if space.full else sphere.vertices[: sphere.half]
     values, slopes = values_and_gradients(u, space)
-    change = basis_change(basis, space)
+    change = reading_change(reading, space)
     if not gradients:
         return np.ascontiguousarray((values @ change.T).T, dtype=np.float32)
     both = np.concatenate([values[..., None], slopes], -1)

@@ -16,7 +16,7 @@ from vispy.gloo import gl
 from vispy.visuals import Visual
 from vispy.visuals.shaders import Function
 
-from napari_dmri.viewer.glyphs.basis import ShSpace
+from napari_dmri.viewer.glyphs.basis import PLAIN, Reading, ShSpace
 from napari_dmri.viewer.glyphs.detail import HARDWARE, SOFTWARE, Budget, choose_frequency
 from napari_dmri.viewer.glyphs.field import blocks
 from napari_dmri.viewer.glyphs.shaders import FRAGMENT, SAMPLE_STORED, SAMPLE_SUMMED, VERTEX
@@ -54,7 +54,7 @@ class SHGlyphVisual(Visual):
         self._coefficients = np.zeros((0, 1), np.float32)
         self._gains = np.zeros(0, np.float32)
         self._colours = np.zeros((0, 4), np.float32)
-        self._space, self._basis = ShSpace(0), "tournier07"
+        self._space, self._reading = ShSpace(0), PLAIN
         self._key: Hashable = None
         self._frame = np.eye(3)
         self._to_local = np.eye(3)
@@ -102,7 +102,7 @@ class SHGlyphVisual(Visual):
         colours: np.ndarray | None = None,
         *,
         space: ShSpace,
-        basis: str = "tournier07",
+        reading: Reading = PLAIN,
         radius: float = 1.0,
         key: Hashable = None,
     ) -> None:
@@ -118,7 +118,7 @@ class SHGlyphVisual(Visual):
             Millimetres per unit of amplitude (N,).
         colours
             The glyphs' own colours, alpha saying how much of it (N, 4); None: none.
-        space, basis
+        space, reading
             How the coefficients are read.
         radius
             Of the glyph that just fits its voxel (mm), for the level of detail.
@@ -130,8 +130,8 @@ class SHGlyphVisual(Visual):
         self._gains = np.asarray(gains, np.float32)
         none = np.zeros((len(centres), 4), np.float32)
         self._colours = none if colours is None else np.ascontiguousarray(colours, np.float32)
-        self._space, self._basis, self._radius = space, basis, float(radius)
-        self._key = None if key is None else (key, space, basis)
+        self._space, self._reading, self._radius = space, reading, float(radius)
+        self._key = None if key is None else (key, space, reading)
         self._stored = self._window = None
         self.update()
 
@@ -277,7 +277,7 @@ class SHGlyphVisual(Visual):
         window = np.flatnonzero((np.abs(ndc[:, :2]) < 1 + reach + 2 * MARGIN).all(1))
         self._use_template(frequency)
         self.frequency = frequency
-        slots = evaluation_matrix(frequency, self._space, self._basis).shape[1]
+        slots = evaluation_matrix(frequency, self._space, self._reading).shape[1]
         path = self.evaluate
         if path == "auto":
             path = "stored" if self.budget is SOFTWARE else "summed"
@@ -328,7 +328,7 @@ class SHGlyphVisual(Visual):
     def _store(self, frequency: int, subset: np.ndarray | None) -> None:
         """Fill the texture with radii and gradients: one product for the slice, kept by its key."""
         key = None if self._key is None or subset is not None else (self._key, frequency)
-        matrix = evaluation_matrix(frequency, self._space, self._basis)
+        matrix = evaluation_matrix(frequency, self._space, self._reading)
         slots = matrix.shape[1]
         chosen = self._coefficients if subset is None else self._coefficients[subset]
         per_row = max(1, TEXTURE_WIDTH // slots)
@@ -359,10 +359,10 @@ class SHGlyphVisual(Visual):
         self._fill(packed.reshape(rows, per_row * groups, 4))
 
     def _store_basis(self, frequency: int) -> None:
-        key = (frequency, self._space, self._basis)
+        key = (frequency, self._space, self._reading)
         groups = self._groups()
         if self._basis_key != key:
-            matrix = evaluation_matrix(frequency, self._space, self._basis)
+            matrix = evaluation_matrix(frequency, self._space, self._reading)
             slots = matrix.shape[1]
             per_row = self._basis_row()
             rows = -(-slots // per_row)

@@ -1,0 +1,97 @@
+"""Peaks as a light alternative to glyphs: a napari Vectors layer, which every graphics system draws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from napari.layers import Vectors
+from scipy.linalg import polar
+
+from napari_dmri.images import ShImage
+from napari_dmri.viewer.glyphs.basis import ShSpace
+from napari_dmri.viewer.glyphs.field import blocks
+from napari_dmri.viewer.glyphs.sphere import evaluation_matrix, template
+from napari_dmri.viewer.layers import KEY, spatial
+
+__all__ = ["peaks_layer", "sampled_peaks"]
+
+FREQUENCY = 8
+
+
+def sampled_peaks(
+    coefficients: np.ndarray, space: ShSpace, count: int = 3, share: float = 0.2
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the largest maxima of functions among 321 axes (642 directions for full ones).
+
+    Parameters
+    ----------
+    coefficients
+        (N, C) in the internal basis.
+    space
+        What they span.
+    count, share
+        How many peaks a voxel, and the smallest as a share of its largest.
+
+    Returns
+    -------
+    Directions in RAS (N, count, 3) and amplitudes (N, count), zero where there is no peak.
+    """
+    sphere = template(FREQUENCY)
+    half = len(sphere.vertices) if space.full else sphere.half
+    pairs = np.concatenate([sphere.faces[:, [0, 1]], sphere.faces[:, [1, 0]]]) % half
+    neighbours = [np.unique(pairs[pairs[:, 0] == v, 1]) for v in range(half)]
+    table = np.array([np.resize(n, 6) for n in neighbours])
+    matrix = evaluation_matrix(FREQUENCY, space, gradients=False)
+    directions = np.zeros((len(coefficients), count, 3), np.float32)
+    amplitudes = np.zeros((len(coefficients), count), np.float32)
+    for part in blocks(len(coefficients), 2048):
+        radii = coefficients[part, : space.count] @ matrix
+        highest = radii[:, table[:, 0]]
+        for k in range(1, 6):
+            np.maximum(highest, radii[:, table[:, k]], out=highest)
+        found = np.where((radii >= highest) & (radii > 0), radii, 0)
+        best = np.argsort(-found, axis=1)[:, :count]
+        tops = np.take_along_axis(found, best, 1)
+        tops[tops < share * tops[:, :1]] = 0
+        amplitudes[part] = tops
+        directions[part] = sphere.vertices[best] * (tops > 0)[..., None]
+    return directions, amplitudes
+
+
+def peaks_layer(image: ShImage, count: int = 3, **changes: Any) -> Vectors:
+    """Make a Vectors layer of an SH image's peaks, coloured by direction.
+
+    Sticks run through the voxel centre, as long as their amplitude, the 95th percentile one voxel
+    long.
+    """
+    space = ShSpace.of(image.shape[3])
+    shown = np.isfinite(image.coefficients).all(-1) & (image.coefficients != 0).any(-1)
+    if image.mask is not None:
+        shown &= image.mask
+    voxels = np.argwhere(shown)
+    directions, amplitudes = sampled_peaks(image.coefficients[shown], space, count)
+    size = np.linalg.norm(image.affine[:3, :3], axis=0)
+    rotation, _ = polar(image.affine[:3, :3] / size)
+    at, which = np.nonzero(amplitudes)
+    amplitude = amplitudes[at, which]
+    top = float(np.percentile(amplitude, 95)) if amplitude.size else 1.0
+    length = np.minimum(amplitude / top, 2) * size.min()
+    ras = directions[at, which]
+    step = (ras @ rotation) * length[:, None] / size
+    vectors = np.stack([voxels[at] - step / 2, step], 1)[..., ::-1]
+    colours = np.column_stack([np.abs(ras), np.ones(len(ras))])
+    facts = {"kind": "peaks", "object": image, "affine": image.affine,
+             "provenance": dict(image.provenance)}  # fmt: skip
+    kwargs = {
+        "name": f"{image.name} peaks",
+        "ndim": 3,
+        "edge_color": colours if len(colours) else "white",
+        "edge_width": 0.12,
+        "length": 1.0,
+        "vector_style": "line",
+        "metadata": {KEY: facts},
+        **spatial(image.affine, image.shape[:3]),
+        **changes,
+    }
+    return Vectors(vectors if len(vectors) else np.zeros((0, 2, 3)), **kwargs)
