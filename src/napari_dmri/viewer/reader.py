@@ -10,12 +10,15 @@ from typing import Any
 
 import napari
 from napari.utils.notifications import show_error, show_warning
+from qtpy.QtCore import QTimer
 
 from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.viewer.layers import (
+    KEY,
     LayerData,
     labels_layer,
     map_layer,
+    object_of,
     scan_layer,
     sh_layer,
     tracks_layer,
@@ -61,6 +64,7 @@ def read(path: str | Sequence[str]) -> list[Any]:
         prepare(viewer)
     for one in [path] if isinstance(path, str) else path:
         try:
+            before = len(layers)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", DmriWarning)
                 layers.extend(layers_from(one))
@@ -70,7 +74,29 @@ def read(path: str | Sequence[str]) -> list[Any]:
         for warning in caught:
             if issubclass(warning.category, DmriWarning):
                 show_warning(str(warning.message))
+        if viewer is not None:
+            _glyphs_later(viewer, layers[before:])
     return layers or NOTHING
+
+
+def _glyphs_later(viewer: Any, made: list[LayerData]) -> None:
+    """Show SH images as glyphs once napari has added their layers; a reader cannot return them."""
+    images = [
+        kwargs["metadata"][KEY]["object"]
+        for _, kwargs, _ in made
+        if kwargs["metadata"][KEY]["kind"] == "sh"
+    ]
+
+    def show() -> None:
+        from napari_dmri.viewer.glyphs.commands import show_glyphs_after_opening
+
+        for image in images:
+            layer = next((x for x in viewer.layers if object_of(x) is image), None)
+            if layer is not None:
+                show_glyphs_after_opening(viewer, image, layer)
+
+    if images:
+        QTimer.singleShot(0, show)
 
 
 def layers_from(path: str | Path) -> list[LayerData]:

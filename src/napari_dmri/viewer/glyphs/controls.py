@@ -170,7 +170,7 @@ class GlyphControls(QtLayerControls):
         row = QHBoxLayout(box)
         row.setContentsMargins(0, 0, 0, 0)
         for widget in widgets:
-            row.addWidget(widget)
+            row.addWidget(widget, 1)
         return box
 
     def _spin(self, low: float, high: float, step: float, decimals: int) -> QDoubleSpinBox:

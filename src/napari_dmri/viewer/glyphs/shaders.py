@@ -86,7 +86,7 @@ void main() {
     vec3 n = normalize(v_normal + vec3(0.0, 0.0, 1e-20));
     float head = max(dot(n, vec3(-0.259, 0.324, 0.910)), 0.0);
     float shine = pow(max(dot(n, vec3(-0.133, 0.166, 0.977)), 0.0), 40.0);
-    vec3 lit = colour * (0.32 + 0.76 * head) + vec3(0.16 * shine);
+    vec3 lit = colour * (0.45 + 0.62 * head) + vec3(0.14 * shine);
     gl_FragColor = vec4(mix(colour, clamp(lit, 0.0, 1.0), u_lighting), 1.0);
 }
 """

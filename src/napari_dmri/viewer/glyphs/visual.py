@@ -213,7 +213,7 @@ class SHGlyphVisual(Visual):
         if self._flat:
             # in 2D layers are painted in order: earlier ones must not hide glyphs, nor these later
             view.transforms.canvas.context.clear(color=False, depth=True)
-            self.shared_program["u_behind"] = (0.0, 0.0, depth)
+        self.shared_program["u_behind"] = (0.0, 0.0, depth)
         return True
 
     def _orient(self, view: Any, to_screen: Any) -> tuple[float, float]:

@@ -175,6 +175,11 @@ class FitDock(Dock):
         self.export_line = StatusLine()
         self.export_line.hide()
         self.format.currentIndexChanged.connect(self._format_changed)
+        self.glyphs_button = QPushButton("Show &glyphs")
+        self.glyphs_button.setToolTip("Show the SH image of the last fit as glyphs.")
+        self.glyphs_button.setEnabled(False)
+        self.glyphs_button.clicked.connect(self.show_glyphs)
+        self.extra.addWidget(self.glyphs_button)
         self.extra.addWidget(self.export_button)
         self.extra.addWidget(self.export_line)
 
@@ -302,6 +307,7 @@ class FitDock(Dock):
         """Add the SH image and the maps as layers; the last map is shown, the others wait."""
         self.result = result
         self.export_button.setEnabled(True)
+        self.glyphs_button.setEnabled(result.sh is not None)
         made = []
         if result.sh is not None and "SH" in result.outputs:
             named = replace(result.sh, name=f"{result.scan.name} | SH {result.sh.order}")
@@ -329,6 +335,14 @@ class FitDock(Dock):
         if mrtrix:
             self.basis.setCurrentIndex(self.basis.findData("tournier07"))
         self.basis.setEnabled(not mrtrix)
+
+    def show_glyphs(self) -> None:
+        """Add the SH image of the last fit as glyphs."""
+        if self.result is not None and self.result.sh is not None:
+            from napari_dmri.viewer.glyphs.show import show_glyphs
+
+            sh = self.result.sh
+            show_glyphs(self.viewer, replace(sh, name=f"{self.result.scan.name} | SH {sh.order}"))
 
     def _ask_export(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Folder for the SH image and the maps")

@@ -1,0 +1,72 @@
+"""Glyph actions for the palette, the menus and the docks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import napari
+from napari.utils.notifications import show_error, show_info
+
+from napari_dmri.errors import InputError
+from napari_dmri.viewer.layers import kind_of
+
+__all__ = ["save_glyph_layer", "show_glyphs_after_opening", "show_sh_glyphs", "show_sh_peaks"]
+
+
+def show_sh_glyphs() -> None:
+    """Show the selected SH image as glyphs."""
+    from napari_dmri.viewer.glyphs.show import sh_of, show_glyphs
+
+    layer = _chosen("sh")
+    if layer is not None:
+        show_glyphs(_viewer(), sh_of(layer))
+
+
+def show_sh_peaks() -> None:
+    """Show the peaks of the selected SH image as vectors."""
+    from napari_dmri.viewer.glyphs.peaks import peaks_layer
+    from napari_dmri.viewer.glyphs.show import sh_of
+
+    layer = _chosen("sh", "glyphs")
+    if layer is not None:
+        _viewer().add_layer(peaks_layer(sh_of(layer)))
+
+
+def save_glyph_layer() -> None:
+    """Save the selected glyph layer as an SH image."""
+    layer = _chosen("glyphs")
+    if layer is not None:
+        from napari_dmri.viewer.glyphs.controls import ask_and_save
+
+        ask_and_save(layer)
+
+
+def show_glyphs_after_opening(viewer: Any, image: Any, layer: Any = None) -> None:
+    """Show an SH image that was just opened as glyphs, and hide its layer of coefficients."""
+    from napari_dmri.viewer.glyphs.show import show_glyphs
+
+    try:
+        show_glyphs(viewer, image)
+    except InputError as error:
+        show_error(str(error))
+        return
+    if layer is not None:
+        layer.visible = False
+
+
+def _viewer() -> Any:
+    viewer = napari.current_viewer()
+    if viewer is None:
+        raise RuntimeError("No napari window is open.")
+    return getattr(viewer, "__wrapped__", viewer)
+
+
+def _chosen(*kinds: str) -> Any:
+    """Return the active layer where it fits, else the newest that does; say so if there is none."""
+    viewer = _viewer()
+    active = viewer.layers.selection.active
+    for layer in [active, *reversed(viewer.layers)]:
+        if layer is not None and kind_of(layer) in kinds:
+            return layer
+    show_info("No SH image is open; open one, or make one with the SH fit dock.")
+    return None

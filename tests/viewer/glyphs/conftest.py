@@ -1,0 +1,51 @@
+"""A viewer with glyph layers, and fODFs that are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_dmri.images import ShImage
+from napari_dmri.sphere.harmonics import degrees, design_matrix
+
+
+def fodf(directions, order=8, sharpness=0.02):
+    """Return smoothed deltas along directions (N, 3) as SH (N, C)."""
+    el = degrees(order)
+    return design_matrix(np.atleast_2d(directions), order) * np.exp(-el * (el + 1) * sharpness)
+
+
+def field_of(direction, shape=(5, 5, 5), affine=None, order=8):
+    """Return an SH image whose every voxel has one fibre along a direction in RAS."""
+    coefficients = np.broadcast_to(fodf(direction, order)[0], (*shape, len(degrees(order))))
+    affine = np.eye(4) if affine is None else affine
+    return ShImage(coefficients.astype(np.float32), affine, name="fod")
+
+
+@pytest.fixture
+def draw(viewer, pixels):
+    """Return a function that shows glyphs of an image alone and returns the layer."""
+    from napari_dmri.viewer.glyphs.show import show_glyphs
+    from napari_dmri.viewer.orientation import CONVENTIONS
+
+    def show(image, **changes):
+        viewer.scene.camera.orientation = CONVENTIONS["radiological"]
+        layer = show_glyphs(viewer, image, **changes)
+        viewer.reset_view()
+        return layer
+
+    return show
+
+
+@pytest.fixture
+def node_of(viewer):
+    """Return a function from a layer to its visual."""
+    return lambda layer: viewer.window._qt_viewer.canvas.layer_to_visual[layer].node
+
+
+def spread(picture, colour=None):
+    """Return the mean colour (0 to 1), and the standard deviations down and across, of a glyph."""
+    rgb = picture[..., :3].astype(float) / 255
+    lit = rgb.sum(-1) > 0.15
+    rows, columns = np.nonzero(lit)
+    return rgb[lit].mean(0), rows.std(), columns.std()
