@@ -23,7 +23,7 @@ def field_of(direction, shape=(5, 5, 5), affine=None, order=8):
 
 
 @pytest.fixture
-def draw(viewer, pixels):
+def draw(viewer, qtbot):
     """Return a function that shows glyphs of an image alone and returns the layer."""
     from napari_dmri.viewer.glyphs.show import show_glyphs
     from napari_dmri.viewer.orientation import CONVENTIONS
@@ -31,6 +31,8 @@ def draw(viewer, pixels):
     def show(image, **changes):
         viewer.scene.camera.orientation = CONVENTIONS["radiological"]
         layer = show_glyphs(viewer, image, **changes)
+        # the first layer's controls make the canvas narrower
+        qtbot.wait(20)
         viewer.reset_view()
         return layer
 

@@ -91,13 +91,14 @@ def test_3d_shows_the_same_directions(viewer, draw, pixels):
     for name, direction in AXES.items():
         layer = draw(one_voxel(direction, np.diag([1.0, 2, 4, 1])))
         viewer.dims.ndisplay = 3
-        viewer.scene.camera.angles = (0, 0, 90)
         viewer.reset_view()
-        viewer.scene.camera.angles = (0, 0, 90)
+        viewer.scene.camera.angles = (0, 0, 0)
         colour, tall, wide = spread(pixels())
         assert np.argmax(colour) == "RAS".index(name)
-        if name == "A":
-            assert max(tall / wide, wide / tall) > 2.5
+        if name == "S":
+            assert 0.9 < tall / wide < 1.1
+        else:
+            assert (tall / wide if name == "A" else wide / tall) > 2.5
         viewer.layers.remove(layer)
 
 
@@ -115,8 +116,10 @@ def test_the_silhouette_is_the_function_itself(viewer, draw, pixels, node_of, ki
     found = pixels()[..., :3].sum(-1) > 100
     expected = outline(coefficients * layer.shown()[1][0], viewer.scene.camera.zoom, found.shape)
     ring = np.ones((3, 3), bool)
-    assert not (found & ~binary_dilation(expected, ring)).any()
-    assert not (binary_erosion(expected, ring) & ~found).any()
+    beyond = found & ~binary_dilation(expected, ring)
+    missing = binary_erosion(expected, ring) & ~found
+    assert expected.sum() > 50_000
+    assert beyond.sum() + missing.sum() < 1e-4 * expected.sum()
 
 
 def outline(coefficients, zoom, shape):
@@ -173,7 +176,7 @@ def test_one_colour_map_and_amplitude(viewer, draw, pixels):
     values[0, :, 0] = 1
     colours = viewer.add_image(values, name="map", colormap="green", visible=False)
     layer = draw(image)
-    layer.restyle(colour="uniform", uniform=(0.0, 0.0, 1.0), lighting=0)
+    layer.restyle(colour="uniform", uniform=(0.0, 0.0, 1.0), lighting=0, negative=False)
     lit = pixels()[..., :3]
     lit = lit[lit.sum(-1) > 200]
     assert (lit == (0, 0, 255)).mean() > 0.95
@@ -226,4 +229,5 @@ def test_a_wrong_basis_is_corrected_live(viewer, draw, pixels, basis):
     layer = draw(wrong)
     assert np.abs(pixels().astype(int) - expected).max() > 100
     layer.restyle(basis=basis)
-    assert np.abs(pixels().astype(int) - expected).max() <= 3
+    different = np.abs(pixels().astype(int) - expected).max(-1) > 30
+    assert different.sum() < 2e-3 * (expected[..., :3].sum(-1) > 60).sum()

@@ -118,7 +118,6 @@ class SHGlyphs(Layer):
         self.events.add(style=Event, look=Event, inspect=Event)
         self.inspecting = False
         self.mouse_drag_callbacks.append(_click)
-        self.refresh()
 
     @property
     def data(self) -> Any:

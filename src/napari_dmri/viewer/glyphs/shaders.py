@@ -33,7 +33,7 @@ void main() {
     v_normal = u_normal * (turn * (r * a_direction - side * s.yzw));
     v_direction = a_direction;
     v_colour = a_colour;
-    v_radius = r * a_glyph.z;
+    v_radius = (r < 0.0 ? u_negative * r : r) * a_glyph.z;
     vec3 p = a_centre + u_place * (size * a_glyph.z * a_direction) + u_behind;
     gl_Position = $transform(vec4(p, 1.0));
 }

@@ -106,7 +106,7 @@ def _seeds(raw: Array, space: ShSpace, reading: Reading, count: int) -> Array:
     for a, b in ((0, 1), (1, 2), (2, 0)):
         np.maximum.at(highest, sphere.faces[:, a], radii[sphere.faces[:, b]])
         np.maximum.at(highest, sphere.faces[:, b], radii[sphere.faces[:, a]])
-    top = np.flatnonzero(radii > highest)
+    top = np.flatnonzero(radii >= highest - 1e-6 * np.abs(radii).max())
     if not space.full:
         top = top[top < sphere.half]
     top = top[np.argsort(-radii[top])][: 2 * count]
