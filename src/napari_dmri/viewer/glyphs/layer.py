@@ -187,7 +187,7 @@ class SHGlyphs(Layer):
         """The amplitude that just fits its voxel: the 95th percentile in the middle slice."""
         key = self._style.basis
         if key not in self._references:
-            glyphs = self.field.plane(0, self.field.grid[0] // 2)
+            glyphs = self.field.plane(0, (self.field.grid[0] - 1) // 2)
             if not len(glyphs):
                 glyphs = self._slicing_state.glyphs or glyphs
             if not len(glyphs):
@@ -202,6 +202,8 @@ class SHGlyphs(Layer):
     def shown(self) -> tuple[Glyphs, np.ndarray, np.ndarray]:
         """Return the glyphs on show, their gains (N,) in mm, and their own colours (N, 4)."""
         style = self._style
+        if self._slicing_state.glyphs is None:
+            self._slicing_state.set_view_slice()
         glyphs = self._slicing_state.glyphs
         if glyphs is None or not len(glyphs):
             empty = Glyphs(np.zeros((0, 3), np.int64), np.zeros((0, self.space.count), np.float32))
