@@ -48,10 +48,9 @@ if not PROBLEM:
         from napari._vispy.layers.base import VispyBaseLayer
         from napari._vispy.utils.gl import get_gl_extensions
         from napari._vispy.utils.visual import layer_to_visual
-        from napari._vispy.visuals.clipping_planes_mixin import ClippingPlanesMixin
         from napari.layers.base.base import _LayerSlicingState as LayerSlicingState
 
-        __all__ += ["ClippingPlanesMixin", "LayerSlicingState", "QtLayerControls", "VispyBaseLayer"]
+        __all__ += ["LayerSlicingState", "QtLayerControls", "VispyBaseLayer"]
     except ImportError as error:
         PROBLEM = f"SH glyphs cannot be added to napari {napari.__version__}: {error}."
 

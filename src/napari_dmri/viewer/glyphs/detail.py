@@ -22,8 +22,8 @@ class Budget:
 
     Parameters
     ----------
-    triangles
-        Triangles of one redraw.
+    triangles, moving
+        Triangles of one redraw, at rest and while the mouse moves the camera.
     sharpness
         The frequency wanted is this times the root of the diameter in pixels.
     texels
@@ -33,17 +33,26 @@ class Budget:
     """
 
     triangles: float
+    moving: float
     sharpness: float
     texels: int
     volume: int
 
 
-SOFTWARE = Budget(triangles=2.2e6, sharpness=0.85, texels=4_000_000, volume=20_000)
-HARDWARE = Budget(triangles=60e6, sharpness=1.3, texels=16_000_000, volume=200_000)
+SOFTWARE = Budget(
+    triangles=2.2e6, moving=1e6, sharpness=0.85, texels=4_000_000, volume=20_000
+)
+HARDWARE = Budget(
+    triangles=60e6, moving=60e6, sharpness=1.3, texels=16_000_000, volume=200_000
+)
 
 
 def choose_frequency(
-    diameter: float, count: int, budget: Budget, current: int | None = None
+    diameter: float,
+    count: int,
+    budget: Budget,
+    current: int | None = None,
+    moving: bool = False,
 ) -> int:
     """Choose the template for glyphs of a diameter in pixels.
 
@@ -57,8 +66,11 @@ def choose_frequency(
         What one redraw may cost.
     current
         The frequency drawn now, which stays unless the size is well outside its range.
+    moving
+        Whether the camera is being moved, when pictures must follow each other fast.
     """
-    affordable = sqrt(budget.triangles / (20 * max(count, 1)))
+    triangles = budget.moving if moving else budget.triangles
+    affordable = sqrt(triangles / (20 * max(count, 1)))
     most = max((f for f in FREQUENCIES if f <= affordable), default=FREQUENCIES[0])
     most = max(most, 2)
     wanted = budget.sharpness * sqrt(max(diameter, 1.0))

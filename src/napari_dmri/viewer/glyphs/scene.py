@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 from napari.utils.colormaps import ensure_colormap
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication
 from vispy.scene.visuals import create_visual_node
 
-from napari_dmri.viewer._napari_compat import ClippingPlanesMixin, VispyBaseLayer, renderer
+from napari_dmri.viewer._napari_compat import VispyBaseLayer, renderer
+from napari_dmri.viewer.compare_parts import single_shot
 from napari_dmri.viewer.glyphs.detail import HARDWARE, SOFTWARE
 from napari_dmri.viewer.glyphs.layer import SHGlyphs
 from napari_dmri.viewer.glyphs.visual import SOFTWARE_RENDERERS, SHGlyphVisual
@@ -18,8 +21,16 @@ __all__ = ["VispySHGlyphs"]
 _Node = create_visual_node(SHGlyphVisual)
 
 
-class SHGlyphNode(ClippingPlanesMixin, _Node):
-    """The visual as a node of napari's scene, cut by the layer's clipping planes."""
+SETTLE = 150
+"""Milliseconds after which glyphs that were drawn coarsely are drawn again."""
+
+
+class SHGlyphNode(_Node):
+    """The visual as a node of napari's scene."""
+
+    def __init__(self, *, font_info: Any) -> None:
+        self.font_info = font_info
+        super().__init__()
 
 
 class VispySHGlyphs(VispyBaseLayer):
@@ -33,6 +44,9 @@ class VispySHGlyphs(VispyBaseLayer):
             self.node.budget = SOFTWARE if software else HARDWARE
             layer.volume_budget = self.node.budget.volume
         self._drawn_field: Any = None
+        self._settling = single_shot(SETTLE, self._settle)
+        self.node.moving = _mouse_is_down
+        self.node.settle = self._settling.start
         layer.events.look.connect(self._on_look)
         self.reset()
         self._on_data_change()
@@ -59,6 +73,12 @@ class VispySHGlyphs(VispyBaseLayer):
         )
         self._on_look()
         self._on_matrix_change()
+
+    def _settle(self) -> None:
+        if _mouse_is_down():
+            self._settling.start()
+        else:
+            self.node.update()
 
     def _on_look(self) -> None:
         layer, style = self.layer, self.layer.style
@@ -87,5 +107,11 @@ class VispySHGlyphs(VispyBaseLayer):
 
     def close(self) -> None:
         """Let go of what lies on the graphics card."""
+        self._settling.stop()
+        self.node.moving, self.node.settle = bool, bool
         self.node.forget()
         super().close()
+
+
+def _mouse_is_down() -> bool:
+    return QApplication.mouseButtons() != Qt.MouseButton.NoButton

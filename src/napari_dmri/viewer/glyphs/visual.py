@@ -7,13 +7,14 @@ through vispy's EGL backend.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
 from vispy import gloo
 from vispy.gloo import gl
 from vispy.visuals import Visual
+from vispy.visuals.filters.clipping_planes import PlanesClipper
 from vispy.visuals.shaders import Function
 
 from napari_dmri.viewer.glyphs.basis import PLAIN, Reading, ShSpace
@@ -27,7 +28,7 @@ __all__ = ["SHGlyphVisual"]
 MARGIN = 0.25
 """Glyphs this far outside the view (in views) are kept ready, so that panning need not stop."""
 
-CACHE_BYTES = 48 * 2**20
+CACHE_BYTES = 24 * 2**20
 TEXTURE_WIDTH = 4096
 FLAT_DEPTH = 0.2
 """Share of the depth range that the glyphs of a 2D view take."""
@@ -39,7 +40,8 @@ class SHGlyphVisual(Visual):
     """Draw SH glyphs.
 
     ``set_glyphs`` says which and how large, ``set_frame`` how RAS directions lie in the node's
-    coordinates, ``set_look`` the uniforms. Everything that depends on the camera (level of detail,
+    coordinates, ``set_look`` the uniforms. ``moving`` is asked whether the mouse is moving the
+    camera; then fewer triangles are drawn and ``settle`` is called, to draw again later. Everything that depends on the camera (level of detail,
     what is in view, lighting, culling) follows by itself before each drawing.
     """
 
@@ -48,6 +50,11 @@ class SHGlyphVisual(Visual):
         self.budget: Budget | None = None
         self.detail: int | None = None
         self.evaluate = "auto"
+        self.moving: Callable[[], bool] = lambda: False
+        self.settle: Callable[[], object] = lambda: None
+        self._moved = False
+        self._clipper: PlanesClipper | None = None
+        self._function: tuple[str, Function] | None = None
         self.frequency: int | None = None
         self.path = ""
         self._centres = np.zeros((0, 3), np.float32)
@@ -178,6 +185,20 @@ class SHGlyphVisual(Visual):
         self.detail = detail
         self.update()
 
+    @property
+    def clipping_planes(self) -> np.ndarray:
+        """Planes that cut the glyphs (P, 2, 3), as positions and normals."""
+        return np.zeros((0, 2, 3)) if self._clipper is None else self._clipper.clipping_planes
+
+    @clipping_planes.setter
+    def clipping_planes(self, planes: np.ndarray) -> None:
+        # the filter costs a tenth of a redraw, so it is there only where something is cut
+        if self._clipper is None and len(planes):
+            self._clipper = PlanesClipper()
+            self.attach(self._clipper)
+        if self._clipper is not None:
+            self._clipper.clipping_planes = planes
+
     def forget(self) -> None:
         """Drop stored radii."""
         self._cache.clear()
@@ -206,9 +227,14 @@ class SHGlyphVisual(Visual):
         if not inside.any():
             return False
         diameter = 2 * self._radius * scale
+        moving = self.moving()
+        current = self.frequency if moving == self._moved else None
+        self._moved = moving
         frequency = self.detail or choose_frequency(
-            diameter, int(inside.sum()), self.budget, self.frequency
+            diameter, int(inside.sum()), self.budget, current, moving
         )
+        if moving:
+            self.settle()
         self._arrange(inside, ndc, reach, frequency)
         if self._flat:
             # in 2D layers are painted in order: earlier ones must not hide glyphs, nor these later
@@ -376,7 +402,7 @@ class SHGlyphVisual(Visual):
             SAMPLE_SUMMED,
             coefficients=self._texture,
             basis=self._basis_texture,
-            basis_size=self._basis_texture.shape[1::-1],
+            basis_size=tuple(float(n) for n in self._basis_texture.shape[1::-1]),
             groups=float(groups),
         )
 
@@ -399,13 +425,14 @@ class SHGlyphVisual(Visual):
             self._texture.set_data(texels)
 
     def _sample(self, code: str, **values: Any) -> None:
-        """Put the function that gives radius and gradient into the shader."""
-        function = Function(code)
-        function["size"] = self._texture.shape[1::-1]
+        """Put the function that gives radius and gradient into the shader, compiled once."""
+        if self._function is None or self._function[0] != code:
+            self._function = (code, Function(code))
+            self.shared_program.vert["sample"] = self._function[1]
+        function = self._function[1]
+        values["size"] = tuple(float(n) for n in self._texture.shape[1::-1])
         for name, value in values.items():
             function[name] = value
-        self.shared_program.vert["sample"] = function
-
 
 
 def _float_texture(texels: np.ndarray) -> gloo.Texture2D:
