@@ -268,7 +268,10 @@ def main() -> None:
     for count in COUNTS:
         mode = "--egl-one" if egl else "--one"
         done = subprocess.run(
-            [sys.executable, __file__, mode, str(count)], capture_output=True, text=True, timeout=600
+            [sys.executable, __file__, mode, str(count)],
+            capture_output=True,
+            text=True,
+            timeout=600,
         )
         if done.returncode:
             print(f"{count}: failed\n{done.stderr[-1500:]}")
@@ -276,11 +279,11 @@ def main() -> None:
         found = json.loads(done.stdout.strip().splitlines()[-1])
         redraw, change, first, added = TARGETS[count]
         size = "x".join(str(int(n)) for n in found["size"])
-        print(f"\n{count:,} glyphs: {found['drawn']} drawn at {found['vertices']} vertices while moving, "
-              f"{found['rest']} at rest; canvas {size}, {found['renderer']}")  # fmt: skip
+        print(f"\n{count:,} glyphs: {found['drawn']} drawn at {found['vertices']} vertices while "
+              f"moving, {found['rest']} at rest; canvas {size}, {found['renderer']}")  # fmt: skip
         moved = max(found["redraw"], found["rotate"] if found["rotate"] == found["rotate"] else 0)
-        print(f"  redraw       pan {found['redraw'] * 1e3:7.1f} ms ({1 / found['redraw']:.1f} fps), "
-              f"rotate {found['rotate'] * 1e3:.1f} ms, at rest "
+        print(f"  redraw       pan {found['redraw'] * 1e3:7.1f} ms "
+              f"({1 / found['redraw']:.1f} fps), rotate {found['rotate'] * 1e3:.1f} ms, at rest "
               f"{found['resting'] * 1e3:.1f} ms; target {redraw * 1e3:.0f} ms"
               f"{judge(moved, redraw)}")  # fmt: skip
         print(f"  slice change     {found['slice'] * 1e3:7.1f} ms; target {change * 1e3:.0f} ms"
@@ -298,7 +301,11 @@ def main() -> None:
                 print(f"  {name:16} {FAILS.get((name, count), 'not measured')}")
                 continue
             build = BUILDS.get(name, {}).get(count)
-            also = f"; first picture {build:.1f} s, {build / found['first']:.0f} x ours" if build else ""
+            also = (
+                f"; first picture {build:.1f} s, {build / found['first']:.0f} x ours"
+                if build
+                else ""
+            )
             print(f"  {name:16} redraw {seconds * 1e3:.0f} ms, "
                   f"{seconds / found['redraw']:.1f} x ours{also}")  # fmt: skip
 

@@ -37,7 +37,7 @@ def version_problem(version: str) -> str:
 PROBLEM = version_problem(napari.__version__)
 if not PROBLEM:
     try:
-        from napari._qt.layer_controls.dynamic.buttons.qt_vectors_buttons import (  # noqa: F401
+        from napari._qt.layer_controls.dynamic.buttons.qt_vectors_buttons import (
             QtVectorsButtons,
         )
     except ImportError:

@@ -24,14 +24,10 @@ def one_voxel(direction, affine=None):
 
 
 @pytest.mark.parametrize("plane", SEEN)
-@pytest.mark.parametrize(
-    "affine",
-    [np.diag([2.0, 2, 2, 1]), np.diag([1.0, 2, 5, 1]), np.diag([3.0, 1.5, 1, 1])],
-    ids=["cubic", "thick slices", "three sizes"],
-)
-def test_fibres_run_along_their_screen_axes(viewer, draw, pixels, plane, affine):
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (1, 2, 5)], ids=["cubic", "anisotropic"])
+def test_fibres_run_along_their_screen_axes(viewer, draw, pixels, plane, sizes):
     up, across = SEEN[plane]
-    sizes = []
+    affine = np.diag([*map(float, sizes), 1])
     for name, direction in AXES.items():
         layer = draw(one_voxel(direction, affine))
         viewer.dims.order = PLANES[plane]
@@ -44,7 +40,6 @@ def test_fibres_run_along_their_screen_axes(viewer, draw, pixels, plane, affine)
             assert wide > 2.5 * tall
         else:
             assert 0.9 < tall / wide < 1.1
-        sizes.append(max(tall, wide))
         viewer.layers.remove(layer)
 
 
@@ -79,9 +74,9 @@ def test_an_oblique_volume_turns_glyphs_with_its_axes_and_colours_in_ras(viewer,
     layer = draw(one_voxel(turn[:, 0], affine))
     layer.restyle(lighting=0)
     picture = pixels()
-    colour, tall, wide = spread(picture)
+    _, tall, wide = spread(picture)
     assert wide > 2.5 * tall
-    row, column = np.argwhere(picture[..., :3].sum(-1) > 300).mean(0).astype(int)
+    row, _ = np.argwhere(picture[..., :3].sum(-1) > 300).mean(0).astype(int)
     tip = picture[row, np.nonzero(picture[row, :, :3].sum(-1) > 300)[0][3], :3] / 255
     np.testing.assert_allclose(tip, np.abs(turn[:, 0]), atol=0.06)
 
@@ -215,7 +210,7 @@ def test_both_ways_to_evaluate_draw_the_same(viewer, draw, pixels, node_of):
     assert np.abs(stored - summed).max() <= 3
 
 
-@pytest.mark.parametrize("basis", ["descoteaux07", "descoteaux07_legacy", "tournier07_legacy"])
+@pytest.mark.parametrize("basis", ["descoteaux07", "tournier07_legacy"])
 def test_a_wrong_basis_is_corrected_live(viewer, draw, pixels, basis):
     from napari_dmri.sphere.harmonics import convert_basis
 

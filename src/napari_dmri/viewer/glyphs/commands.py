@@ -10,7 +10,13 @@ from napari.utils.notifications import show_error, show_info
 from napari_dmri.errors import InputError
 from napari_dmri.viewer.layers import kind_of
 
-__all__ = ["save_glyph_layer", "show_glyphs_after_opening", "show_sh_glyphs", "show_sh_peaks"]
+__all__ = [
+    "compare_sh_glyphs",
+    "save_glyph_layer",
+    "show_glyphs_after_opening",
+    "show_sh_glyphs",
+    "show_sh_peaks",
+]
 
 
 def show_sh_glyphs() -> None:
@@ -30,6 +36,41 @@ def show_sh_peaks() -> None:
     layer = _chosen("sh", "glyphs")
     if layer is not None:
         _viewer().add_layer(peaks_layer(sh_of(layer)))
+
+
+def compare_sh_glyphs() -> None:
+    """Colour one glyph layer by the angle of its first peaks to another's; draw that in one colour.
+
+    The two are those selected, or the two newest; the upper one is A.
+    """
+    import numpy as np
+
+    from napari_dmri.images import ScalarImage
+    from napari_dmri.viewer.glyphs.peaks import first_peak_angles
+    from napari_dmri.viewer.glyphs.show import image_of
+    from napari_dmri.viewer.layers import map_layer
+
+    viewer = _viewer()
+    glyphs = [layer for layer in reversed(viewer.layers) if kind_of(layer) == "glyphs"]
+    chosen = [layer for layer in glyphs if layer in viewer.layers.selection]
+    pair = chosen if len(chosen) == 2 else glyphs[:2]
+    if len(pair) < 2:
+        show_info("Show two SH images as glyphs first.")
+        return
+    a, b = pair
+    try:
+        image = image_of(a)
+        angles = first_peak_angles(image, image_of(b))
+    except InputError as error:
+        show_error(str(error))
+        return
+    name = f"angle {a.name} | {b.name}"
+    data, kwargs, _ = map_layer(ScalarImage(np.nan_to_num(angles), image.affine, name, "degrees"))
+    look = {"colormap": "inferno", "contrast_limits": (0.0, 45.0), "visible": False}
+    angle_layer = viewer.add_image(data, **{**kwargs, **look})
+    a.restyle(colour="map", colour_layer=angle_layer)
+    b.restyle(colour="uniform")
+    b.opacity = 0.5
 
 
 def save_glyph_layer() -> None:

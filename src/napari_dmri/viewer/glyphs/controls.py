@@ -75,7 +75,7 @@ class GlyphControls(QtLayerControls):
         self.threshold.valueChanged.connect(lambda v: layer.restyle(threshold=v / 100))
         self._row("threshold", self.threshold,
                   "Hide glyphs below this share of the 95th percentile.")  # fmt: skip
-        self.where = _LayerBox("everywhere")
+        self.where = _LayerBox("all")
         self.where_above = self._spin(-1e6, 1e6, 0.05, 3)
         self.where.currentIndexChanged.connect(
             lambda *_: layer.restyle(where=self.where.currentData())

@@ -1,4 +1,4 @@
-"""Choose how fine the glyphs are drawn: by their size on the screen and by what the machine holds."""
+"""Choose how finely glyphs are drawn: by their size on the screen and what the machine holds."""
 
 from __future__ import annotations
 
@@ -39,12 +39,8 @@ class Budget:
     volume: int
 
 
-SOFTWARE = Budget(
-    triangles=2.2e6, moving=1e6, sharpness=0.85, texels=4_000_000, volume=20_000
-)
-HARDWARE = Budget(
-    triangles=60e6, moving=60e6, sharpness=1.3, texels=16_000_000, volume=200_000
-)
+SOFTWARE = Budget(triangles=2.2e6, moving=1e6, sharpness=0.85, texels=4_000_000, volume=20_000)
+HARDWARE = Budget(triangles=60e6, moving=60e6, sharpness=1.3, texels=16_000_000, volume=200_000)
 
 
 def choose_frequency(

@@ -261,7 +261,7 @@ class SHGlyphs(Layer):
 
     @property
     def _extent_data_augmented(self) -> np.ndarray:
-        return self._extent_data + [[-0.5], [0.5]]
+        return self._extent_data + np.array([[-0.5], [0.5]])
 
     def _get_state(self) -> dict[str, Any]:
         return {

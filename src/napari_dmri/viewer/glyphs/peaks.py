@@ -1,4 +1,4 @@
-"""Peaks as a light alternative to glyphs: a napari Vectors layer, which every graphics system draws."""
+"""Peaks: the light alternative to glyphs as a Vectors layer, and how far two images' differ."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import numpy as np
 from napari.layers import Vectors
 from scipy.linalg import polar
 
+from napari_dmri.errors import InputError
 from napari_dmri.images import ShImage
-from napari_dmri.viewer.glyphs.basis import ShSpace
+from napari_dmri.viewer.glyphs.basis import PLAIN, Reading, ShSpace
 from napari_dmri.viewer.glyphs.field import blocks
 from napari_dmri.viewer.glyphs.sphere import evaluation_matrix, template
 from napari_dmri.viewer.layers import KEY, spatial
 
-__all__ = ["peaks_layer", "sampled_peaks"]
+__all__ = ["first_peak_angles", "first_peaks", "peaks_layer", "sampled_peaks"]
 
-FREQUENCY = 8
+FREQUENCY, FINE = 8, 16
 
 
 def sampled_peaks(
@@ -57,6 +58,59 @@ def sampled_peaks(
         amplitudes[part] = tops
         directions[part] = sphere.vertices[best] * (tops > 0)[..., None]
     return directions, amplitudes
+
+
+def first_peaks(coefficients: np.ndarray, space: ShSpace, reading: Reading = PLAIN) -> np.ndarray:
+    """Return the direction of each function's largest value (N, 3), to about a degree.
+
+    The largest of 1281 axes is moved to the top of the parabola that value and gradient of the
+    neighbours describe: one step along the gradient, as long as the curvature of a lobe of the
+    highest degree asks for.
+    """
+    sphere = template(FINE)
+    values = evaluation_matrix(FINE, space, reading, gradients=False)
+    both = evaluation_matrix(FINE, space, reading)
+    axes = sphere.vertices if space.full else sphere.vertices[: sphere.half]
+    found = np.zeros((len(coefficients), 3))
+    for part in blocks(len(coefficients), 2048):
+        c = coefficients[part, : space.count]
+        best = (c @ values).argmax(1)
+        here = np.einsum("nc,cnk->nk", c, both[:, best])
+        curvature = np.maximum(np.abs(here[:, :1]) * space.order * (space.order + 1) / 4, 1e-30)
+        moved = axes[best] + np.clip(here[:, 1:] / curvature, -0.03, 0.03)
+        found[part] = moved / np.linalg.norm(moved, axis=1, keepdims=True)
+    return found
+
+
+def first_peak_angles(first: ShImage, second: ShImage) -> np.ndarray:
+    """Return the angle between the first peaks of two images in degrees (X, Y, Z).
+
+    NaN where one of them has no glyph.
+
+    Raises
+    ------
+    InputError
+        If they are on different grids.
+    """
+    if first.shape[:3] != second.shape[:3] or not np.allclose(
+        first.affine, second.affine, atol=1e-3
+    ):
+        raise InputError(
+            f"{first.name} {first.shape[:3]} and {second.name} {second.shape[:3]} are not on one "
+            "grid; resample one of them first."
+        )
+    there = [
+        np.isfinite(i.coefficients).all(-1)
+        & (i.coefficients != 0).any(-1)
+        & (True if i.mask is None else i.mask)
+        for i in (first, second)
+    ]
+    both = there[0] & there[1]
+    peaks = [first_peaks(i.coefficients[both], ShSpace.of(i.shape[3])) for i in (first, second)]
+    cosine = np.abs(np.einsum("nk,nk->n", *peaks))
+    angles = np.full(first.shape[:3], np.nan, np.float32)
+    angles[both] = np.rad2deg(np.arccos(np.clip(cosine, 0, 1)))
+    return angles
 
 
 def peaks_layer(image: ShImage, count: int = 3, **changes: Any) -> Vectors:

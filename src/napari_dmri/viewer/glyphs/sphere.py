@@ -1,4 +1,4 @@
-"""Template spheres: geodesic icosahedra of any frequency, whose vertices come in antipodal pairs."""
+"""Template spheres: geodesic icosahedra of any frequency, vertices in antipodal pairs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from napari_dmri.viewer.glyphs.basis import (
 __all__ = ["FREQUENCIES", "Template", "evaluation_matrix", "template"]
 
 FREQUENCIES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-"""Subdivisions of the icosahedron's edges on offer: 12, 42, 92, 162, 362, 642 ... 10242 vertices."""
+"""Parts of the icosahedron's edges on offer: 12, 42, 92, 162, 362, 642 ... 10242 vertices."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,6 @@ through vispy's EGL backend.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -19,17 +18,15 @@ from vispy.visuals.shaders import Function
 
 from napari_dmri.viewer.glyphs.basis import PLAIN, Reading, ShSpace
 from napari_dmri.viewer.glyphs.detail import HARDWARE, SOFTWARE, Budget, choose_frequency
-from napari_dmri.viewer.glyphs.field import blocks
-from napari_dmri.viewer.glyphs.shaders import FRAGMENT, SAMPLE_STORED, SAMPLE_SUMMED, VERTEX
-from napari_dmri.viewer.glyphs.sphere import evaluation_matrix, template
+from napari_dmri.viewer.glyphs.shaders import FRAGMENT, VERTEX
+from napari_dmri.viewer.glyphs.sphere import FREQUENCIES, template
+from napari_dmri.viewer.glyphs.textures import GlyphTextures, basis_places
 
 __all__ = ["SHGlyphVisual"]
 
 MARGIN = 0.25
 """Glyphs this far outside the view (in views) are kept ready, so that panning need not stop."""
 
-CACHE_BYTES = 24 * 2**20
-TEXTURE_WIDTH = 4096
 FLAT_DEPTH = 0.2
 """Share of the depth range that the glyphs of a 2D view take."""
 
@@ -41,8 +38,9 @@ class SHGlyphVisual(Visual):
 
     ``set_glyphs`` says which and how large, ``set_frame`` how RAS directions lie in the node's
     coordinates, ``set_look`` the uniforms. ``moving`` is asked whether the mouse is moving the
-    camera; then fewer triangles are drawn and ``settle`` is called, to draw again later. Everything that depends on the camera (level of detail,
-    what is in view, lighting, culling) follows by itself before each drawing.
+    camera; then fewer triangles are drawn and ``settle`` is called, to draw again later. Everything
+    that depends on the camera (level of detail, what is in view, lighting, culling) follows by
+    itself before each drawing.
     """
 
     def __init__(self) -> None:
@@ -54,7 +52,6 @@ class SHGlyphVisual(Visual):
         self.settle: Callable[[], object] = lambda: None
         self._moved = False
         self._clipper: PlanesClipper | None = None
-        self._function: tuple[str, Function] | None = None
         self.frequency: int | None = None
         self.path = ""
         self._centres = np.zeros((0, 3), np.float32)
@@ -67,14 +64,11 @@ class SHGlyphVisual(Visual):
         self._to_local = np.eye(3)
         self._flat = True
         self._radius = 1.0
-        self._cache: OrderedDict[Hashable, np.ndarray] = OrderedDict()
-        self._stored: tuple[Any, ...] | None = None
+        self._textures = GlyphTextures()
+        self._sampled: Function | None = None
+        self._stored: Any = None
         self._window: np.ndarray | None = None
-        self._places = np.zeros((0, 2), np.float32)
         self._template: tuple[Any, ...] | None = None
-        self._texture: gloo.Texture2D | None = None
-        self._basis_texture: gloo.Texture2D | None = None
-        self._basis_key: Any = None
         self._draw_mode = "triangles"
         self._index_buffer = gloo.IndexBuffer(np.zeros((1, 3), np.uint32))
         program = self.shared_program
@@ -138,7 +132,7 @@ class SHGlyphVisual(Visual):
         none = np.zeros((len(centres), 4), np.float32)
         self._colours = none if colours is None else np.ascontiguousarray(colours, np.float32)
         self._space, self._reading, self._radius = space, reading, float(radius)
-        self._key = None if key is None else (key, space, reading)
+        self._key = key
         self._stored = self._window = None
         self.update()
 
@@ -201,7 +195,7 @@ class SHGlyphVisual(Visual):
 
     def forget(self) -> None:
         """Drop stored radii."""
-        self._cache.clear()
+        self._textures.forget()
 
     def _prepare_transforms(self, view: Any) -> None:
         view.view_program.vert["transform"] = view.get_transform()
@@ -233,6 +227,8 @@ class SHGlyphVisual(Visual):
         frequency = self.detail or choose_frequency(
             diameter, int(inside.sum()), self.budget, current, moving
         )
+        while frequency > 2 and self._texels(int(inside.sum()), frequency) > 2 * self.budget.texels:
+            frequency = max(f for f in FREQUENCIES if f < frequency)
         if moving:
             self.settle()
         self._arrange(inside, ndc, reach, frequency)
@@ -258,7 +254,7 @@ class SHGlyphVisual(Visual):
         up /= max(np.linalg.norm(up), 1e-30)
         towards = np.cross(right, up)
         depth = 0.0
-        probe = np.vstack([middle, middle + [0, 0, 1]])
+        probe = np.vstack([middle, middle + np.array([0, 0, 1])])
         if self._flat:
             clip = to_screen.map(_homogeneous(probe))
             slope = float(clip[1, 2] / clip[1, 3] - clip[0, 2] / clip[0, 3])
@@ -279,6 +275,11 @@ class SHGlyphVisual(Visual):
         front = "ccw" if np.linalg.det(eye) > 0 else "cw"
         self.update_gl_state(cull_face=True, front_face=front)
         return scale, depth
+
+    def _texels(self, count: int, frequency: int) -> int:
+        """Return how many radii some glyphs have."""
+        vertices = 10 * frequency**2 + 2
+        return count * (vertices if self._space.full else vertices // 2)
 
     def _extent(self) -> float:
         """Return the largest radius to expect (mm), generously."""
@@ -303,24 +304,30 @@ class SHGlyphVisual(Visual):
         window = np.flatnonzero((np.abs(ndc[:, :2]) < 1 + reach + 2 * MARGIN).all(1))
         self._use_template(frequency)
         self.frequency = frequency
-        slots = evaluation_matrix(frequency, self._space, self._reading).shape[1]
         path = self.evaluate
         if path == "auto":
             path = "stored" if self.budget is SOFTWARE else "summed"
+        textures, space, reading = self._textures, self._space, self._reading
+        whole = True
         if path == "stored":
-            whole = self.count * slots <= self.budget.texels and self._key is not None
-            subset = None if whole else window
-            if self._stored is None or self._stored[0] != (frequency, path) or not whole:
-                self._store(frequency, subset)
-                self._stored = ((frequency, path), subset)
-        elif self._stored is None or self._stored[0] != ("any", path):
-            self._store_coefficients()
-            self._stored = (("any", path), None)
-        if path == "summed":
-            self._store_basis(frequency)
+            whole = self._key is not None and self._texels(self.count, frequency) <= (
+                self.budget.texels
+            )
+            if not whole:
+                textures.store_radii(self._coefficients[window], space, reading, frequency)
+            elif self._stored != (frequency, path):
+                textures.store_radii(self._coefficients, space, reading, frequency, self._key)
+        else:
+            if self._stored != (0, path):
+                textures.store_coefficients(self._coefficients, space)
+            textures.store_basis(space, reading, frequency)
+        self._stored = None if not whole else (frequency if path == "stored" else 0, path)
+        if self._sampled is not textures.function:
+            self._sampled = textures.function
+            self.shared_program.vert["sample"] = self._sampled
         self.path = path
         self._window = window
-        places = self._places[window] if len(self._places) == self.count else self._places
+        places = textures.places[window] if whole else textures.places
         glyph = np.column_stack([places, self._gains[window]]).astype(np.float32)
         for name, array in (
             ("a_centre", self._centres[window]),
@@ -330,7 +337,7 @@ class SHGlyphVisual(Visual):
             self._bind(name, array)
 
     def _use_template(self, frequency: int) -> None:
-        key = (frequency, self._space.full)
+        key = (frequency, self._space)
         if self._template == key:
             return
         self._template = key
@@ -340,9 +347,7 @@ class SHGlyphVisual(Visual):
         if not self._space.full:
             slot = slot % sphere.half
             side[sphere.half :] = -1
-        rows, columns = np.divmod(slot, self._basis_row())
-        wide = 4 * self._groups()
-        vertex = np.column_stack([slot, side, columns * wide, rows]).astype(np.float32)
+        vertex = np.column_stack([slot, side, basis_places(slot, self._space)]).astype(np.float32)
         self._bind("a_direction", sphere.vertices.astype(np.float32))
         self._bind("a_vertex", vertex)
         self._index_buffer.set_data(sphere.faces)
@@ -350,95 +355,6 @@ class SHGlyphVisual(Visual):
     def _bind(self, name: str, array: np.ndarray) -> None:
         self._buffers[name].set_data(np.ascontiguousarray(array))
         self.shared_program[name] = self._buffers[name]
-
-    def _store(self, frequency: int, subset: np.ndarray | None) -> None:
-        """Fill the texture with radii and gradients: one product for the slice, kept by its key."""
-        key = None if self._key is None or subset is not None else (self._key, frequency)
-        matrix = evaluation_matrix(frequency, self._space, self._reading)
-        slots = matrix.shape[1]
-        chosen = self._coefficients if subset is None else self._coefficients[subset]
-        per_row = max(1, TEXTURE_WIDTH // slots)
-        rows = -(-len(chosen) // per_row)
-        radii = self._cache.get(key) if key is not None else None
-        if radii is None:
-            radii = np.empty((rows * per_row, slots * 4), np.float32)
-            flat = matrix.reshape(matrix.shape[0], -1)
-            for part in blocks(len(chosen)):
-                np.matmul(chosen[part, : self._space.count], flat, out=radii[part])
-            radii[len(chosen) :] = 0
-            radii = radii.reshape(rows, per_row * slots, 4)
-            if key is not None:
-                self._remember(key, radii)
-        number = np.arange(len(chosen))
-        self._places = np.column_stack([number % per_row * slots, number // per_row])
-        self._fill(radii)
-        self._sample(SAMPLE_STORED, radii=self._texture)
-
-    def _store_coefficients(self) -> None:
-        groups = self._groups()
-        per_row = max(1, TEXTURE_WIDTH // groups)
-        rows = -(-self.count // per_row)
-        packed = np.zeros((rows * per_row, groups * 4), np.float32)
-        packed[: self.count, : self._space.count] = self._coefficients[:, : self._space.count]
-        number = np.arange(self.count)
-        self._places = np.column_stack([number % per_row * groups, number // per_row])
-        self._fill(packed.reshape(rows, per_row * groups, 4))
-
-    def _store_basis(self, frequency: int) -> None:
-        key = (frequency, self._space, self._reading)
-        groups = self._groups()
-        if self._basis_key != key:
-            matrix = evaluation_matrix(frequency, self._space, self._reading)
-            slots = matrix.shape[1]
-            per_row = self._basis_row()
-            rows = -(-slots // per_row)
-            packed = np.zeros((rows * per_row, groups * 4, 4), np.float32)
-            packed[:slots, : self._space.count] = matrix.transpose(1, 0, 2)
-            self._basis_texture = _float_texture(packed.reshape(rows, -1, 4))
-            self._basis_key = key
-            self._template = None
-            self._use_template(frequency)
-        self._sample(
-            SAMPLE_SUMMED,
-            coefficients=self._texture,
-            basis=self._basis_texture,
-            basis_size=tuple(float(n) for n in self._basis_texture.shape[1::-1]),
-            groups=float(groups),
-        )
-
-    def _groups(self) -> int:
-        return -(-self._space.count // 4)
-
-    def _basis_row(self) -> int:
-        """Return how many directions fit one row of the basis texture."""
-        return max(1, TEXTURE_WIDTH // (4 * self._groups()))
-
-    def _remember(self, key: Hashable, radii: np.ndarray) -> None:
-        self._cache[key] = radii
-        while len(self._cache) > 1 and sum(r.nbytes for r in self._cache.values()) > CACHE_BYTES:
-            self._cache.popitem(last=False)
-
-    def _fill(self, texels: np.ndarray) -> None:
-        if self._texture is None:
-            self._texture = _float_texture(texels)
-        else:
-            self._texture.set_data(texels)
-
-    def _sample(self, code: str, **values: Any) -> None:
-        """Put the function that gives radius and gradient into the shader, compiled once."""
-        if self._function is None or self._function[0] != code:
-            self._function = (code, Function(code))
-            self.shared_program.vert["sample"] = self._function[1]
-        function = self._function[1]
-        values["size"] = tuple(float(n) for n in self._texture.shape[1::-1])
-        for name, value in values.items():
-            function[name] = value
-
-
-def _float_texture(texels: np.ndarray) -> gloo.Texture2D:
-    return gloo.Texture2D(
-        texels, internalformat="rgba32f", interpolation="nearest", wrapping="clamp_to_edge"
-    )
 
 
 def _columns(matrix: np.ndarray) -> np.ndarray:
