@@ -21,6 +21,10 @@ __all__ = ["FREQUENCIES", "Template", "evaluation_matrix", "template"]
 FREQUENCIES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Parts of the icosahedron's edges on offer: 12, 42, 92, 162, 362, 642 ... 10242 vertices."""
 
+BLUR = 0.012
+"""Smoothing on the coarsest sphere, whose directions are farther apart than a sharp lobe is wide:
+without it, a lobe on a vertex would be drawn as a needle without width."""
+
 
 @dataclass(frozen=True, eq=False)
 class Template:
@@ -126,4 +130,7 @@ def evaluation_matrix(
     if not gradients:
         return np.ascontiguousarray((values @ change.T).T, dtype=np.float32)
     both = np.concatenate([values[..., None], slopes], -1)
+    if frequency <= 2:
+        degree = np.repeat(space.degrees, [2 * el + 1 for el in space.degrees])
+        both *= np.exp(-BLUR * degree * (degree + 1))[:, None]
     return np.ascontiguousarray(np.einsum("vjk,ij->ivk", both, change), dtype=np.float32)
