@@ -171,10 +171,15 @@ def estimate_motion(
     for shell in shells:
         turns = ROUNDS if shell.count > 1 else 0
         for turn in range(turns):
-            still = np.stack([grid.sample(coarse[i], moves[i]) for i in shell.indices])
+            text = f"motion, round {turn + 1} of {ROUNDS}"
+            resampled = []
+            for volume in shell.indices:
+                report(0.3 + 0.7 * done / total, text)
+                resampled.append(grid.sample(coarse[volume], moves[volume]))
+            still = np.stack(resampled)
             target = grid.target(still)
             for volume in shell.indices:
-                report(0.3 + 0.7 * done / total, f"motion, round {turn + 1} of {ROUNDS}")
+                report(0.3 + 0.7 * done / total, text)
                 moves[volume] = target.register(coarse[volume], moves[volume])
                 done += 1
         done += (ROUNDS - turns) * shell.count
