@@ -52,7 +52,11 @@ def run_demo(
     InputError
         If the folder holds something else, or the scan cannot be read.
     """
-    say = Console().print
+    console = Console()
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
+
     if headless is None:
         headless = bool(os.environ.get("NAPARI_DMRI_HEADLESS"))
     folder = _prepare(Path(out))
