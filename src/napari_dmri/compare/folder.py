@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dmri.errors import InputError
-from napari_dmri.io.atomic import atomic_paths
+from napari_dmri.io.atomic import atomic_paths, require_writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,14 +27,7 @@ def refuse_existing(folder: str | Path, names: Iterable[str], overwrite: bool = 
         If the folder is a file, cannot be written to, or holds one of the files.
     """
     target = Path(folder).expanduser()
-    nearest = next(p for p in (target, *target.parents) if p.exists())
-    if not nearest.is_dir():
-        raise InputError(f"Cannot write into {target}: {nearest} is a file; choose a folder.")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise InputError(
-            f"Cannot write into {target}: {nearest} is read-only; choose another folder or change "
-            "its permissions."
-        )
+    require_writable(target)
     there = [name for name in names if (target / name).exists()]
     if there and not overwrite:
         some = ", ".join(there[:3]) + (f" and {len(there) - 3} more" if len(there) > 3 else "")

@@ -116,9 +116,14 @@ def _refuse_existing(target: Path, overwrite: bool) -> None:
         )
 
 
-def _prepare_folder(folder: Path, undo: ExitStack) -> None:
-    """Make the folder if needed; one that stays empty goes away again."""
-    missing = [p for p in (folder, *folder.parents) if not p.exists()]
+def require_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be written to or made.
+
+    Raises
+    ------
+    InputError
+        If it or the nearest folder above it is a file or read-only.
+    """
     nearest = next(p for p in (folder, *folder.parents) if p.exists())
     if not nearest.is_dir():
         raise InputError(f"Cannot write into {folder}: {nearest} is a file; choose a folder.")
@@ -127,6 +132,12 @@ def _prepare_folder(folder: Path, undo: ExitStack) -> None:
             f"Cannot write into {folder}: {nearest} is read-only; choose another folder or "
             "change its permissions."
         )
+
+
+def _prepare_folder(folder: Path, undo: ExitStack) -> None:
+    """Make the folder if needed; one that stays empty goes away again."""
+    require_writable(folder)
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]
     for level in reversed(missing):
         level.mkdir(exist_ok=True)
         undo.callback(_remove_if_empty, level)

@@ -32,7 +32,7 @@ def open_scan(viewer: Any, path: Path) -> Any:
 def check_quality(viewer: Any, docks: dict[str, Any], layer: Any, folder: Path, say: Say) -> None:
     """Run the Scan dock's QC and make a mask."""
     scan = docks["Scan"]
-    bring_to_front(viewer, scan)
+    bring_to_front(scan)
     scan.scans.choose(layer)
     settle()
     shoot(viewer, folder / "1_open.png")
@@ -45,7 +45,7 @@ def fit(viewer: Any, docks: dict[str, Any], layer: Any, folder: Path, say: Say) 
     """Run the SH fit dock, export what it made, and return the new layers."""
     say("Fitting spherical harmonics and the tensor ...")
     dock = docks["SH fit"]
-    bring_to_front(viewer, dock)
+    bring_to_front(dock)
     dock.scans.choose(layer)
     if dock.mask_row.picker.layer is None:
         dock.mask_row.make.click()
@@ -90,7 +90,7 @@ def travelling_subject(
         layer.visible = False
 
     dock = docks["Harmonize"]
-    bring_to_front(viewer, dock)
+    bring_to_front(dock)
     say(f"Training LinearRISH on {len(rows) - 1} other subjects (about a minute) ...")
     dock.train.expand(animate=False)
     dock.train.table.setText(str(train))
@@ -128,7 +128,7 @@ def compare(
 ) -> None:
     """Lay out source, harmonized and difference for a few maps, and export them."""
     dock = docks["Compare"]
-    bring_to_front(viewer, dock)
+    bring_to_front(dock)
     source, harmonized, target = layers
     for name, reference in (("FA", None), *((name, target) for name in COMPARED)):
         say(f"Comparing {name}{' with the scan of the target site' if reference else ''} ...")

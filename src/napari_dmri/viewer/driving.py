@@ -43,7 +43,7 @@ def press(run_bar: Any, timeout: float = 1800.0) -> Any:
     end = time.monotonic() + timeout
     try:
         while not outcomes:
-            if not run_bar.running and not outcomes:
+            if not run_bar.running:
                 settle(0.05)
                 if not outcomes:
                     raise InputError(run_bar.message.sentence or "The job did not start.")
@@ -61,11 +61,8 @@ def press(run_bar: Any, timeout: float = 1800.0) -> Any:
     return outcomes[0]
 
 
-def bring_to_front(viewer: Any, widget: Any) -> None:
+def bring_to_front(widget: Any) -> None:
     """Show a dock's tab."""
-    for dock in viewer.window.dock_widgets.values():
-        if dock is widget or getattr(dock, "native", None) is widget:
-            break
     parent = widget.parent()
     while parent is not None and not hasattr(parent, "raise_"):
         parent = parent.parent()

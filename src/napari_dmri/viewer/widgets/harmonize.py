@@ -20,6 +20,7 @@ from napari_dmri.errors import InputError
 from napari_dmri.images import ScalarImage
 from napari_dmri.scan import Scan
 from napari_dmri.viewer.jobs import Job, Outcome
+from napari_dmri.viewer.launch import open_dock
 from napari_dmri.viewer.layers import (
     DIVERGING,
     LayerData,
@@ -183,6 +184,8 @@ class HarmonizeDock(Dock):
         self.device.say(device_line(needed, 2 + voxels / 8_000))
 
     def _judged(self, outcome: Outcome) -> None:
+        if outcome.cancelled:
+            return
         if outcome.error is not None:
             self.model_line.say(outcome.error, "error")
             self.run_bar.enable(False, outcome.error)
@@ -229,7 +232,7 @@ class HarmonizeDock(Dock):
         if result.notes:
             self.run_bar.message.say("\n".join(result.notes), "note")
         if self.compare_when_done.isChecked() and there:
-            compare_dock(self.viewer).compare_now(source, layer)
+            open_dock(self.viewer, "Compare").compare_now(source, layer)
         else:
             bring_into_view(self.viewer, layer)
 
@@ -261,12 +264,6 @@ def apply_model(model: Any, scan: Scan, name: str, progress: Any = None) -> Any:
 def check_model(model: Any, scan: Scan, progress: Any = None) -> tuple[Any, Scan, Any]:
     """Check a model's card against a scan."""
     return model, scan, model.check(scan)
-
-
-def compare_dock(viewer: Any) -> Any:
-    """Return the Compare dock, opening it where it is not open."""
-    _, widget = viewer.window.add_plugin_dock_widget("napari-dmri", "Compare")
-    return widget
 
 
 def card_text(card: dict[str, Any]) -> str:
