@@ -12,13 +12,22 @@ from typing import TYPE_CHECKING
 from napari_dmri.lazy import exports
 
 if TYPE_CHECKING:
-    from napari_dmri import harmonize
+    from napari_dmri import deconvolve, harmonize
+    from napari_dmri.deconvolve.csd import csd
+    from napari_dmri.deconvolve.msmt import msmt_csd
+    from napari_dmri.deconvolve.peaks import find_peaks
+    from napari_dmri.deconvolve.response import estimate_response
+    from napari_dmri.deconvolve.rumba import rumba
     from napari_dmri.errors import Cancelled, DmriWarning, InputError
-    from napari_dmri.images import ScalarImage, ShImage, TensorImage
+    from napari_dmri.images import PeakImage, Response, ScalarImage, ShImage, TensorImage
     from napari_dmri.io import (
+        read_peaks,
+        read_response,
         read_scan,
         read_sh,
         write_map,
+        write_peaks,
+        write_response,
         write_scan,
         write_sh,
     )
@@ -38,21 +47,33 @@ _HOMES = {
     "DmriWarning": "errors",
     "GradientTable": "scan",
     "InputError": "errors",
-    "Scan": "scan",
+    "PeakImage": "images",
+    "Response": "images",
     "ScalarImage": "images",
+    "Scan": "scan",
     "ShImage": "images",
     "Shell": "scan",
     "TensorImage": "images",
     "brain_mask": "signal.mask",
+    "csd": "deconvolve.csd",
+    "deconvolve": "",
+    "estimate_response": "deconvolve.response",
     "evaluate_sh": "signal.sh_fit",
+    "find_peaks": "deconvolve.peaks",
     "fit_sh": "signal.sh_fit",
     "fit_tensor": "signal.tensor",
     "gfa": "signal.rish",
     "harmonize": "",
+    "msmt_csd": "deconvolve.msmt",
+    "read_peaks": "io",
+    "read_response": "io",
     "read_scan": "io",
     "read_sh": "io",
     "rish": "signal.rish",
+    "rumba": "deconvolve.rumba",
     "write_map": "io",
+    "write_peaks": "io",
+    "write_response": "io",
     "write_scan": "io",
     "write_sh": "io",
 }
@@ -62,21 +83,33 @@ __all__ = [
     "DmriWarning",
     "GradientTable",
     "InputError",
+    "PeakImage",
+    "Response",
     "ScalarImage",
     "Scan",
     "ShImage",
     "Shell",
     "TensorImage",
     "brain_mask",
+    "csd",
+    "deconvolve",
+    "estimate_response",
     "evaluate_sh",
+    "find_peaks",
     "fit_sh",
     "fit_tensor",
     "gfa",
     "harmonize",
+    "msmt_csd",
+    "read_peaks",
+    "read_response",
     "read_scan",
     "read_sh",
     "rish",
+    "rumba",
     "write_map",
+    "write_peaks",
+    "write_response",
     "write_scan",
     "write_sh",
 ]

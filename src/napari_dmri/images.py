@@ -16,7 +16,16 @@ from napari_dmri.sphere.harmonics import n_coefficients, order_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["INTERNAL_BASIS", "ScalarImage", "ShImage", "TensorImage", "n_coefficients", "order_of"]
+__all__ = [
+    "INTERNAL_BASIS",
+    "PeakImage",
+    "Response",
+    "ScalarImage",
+    "ShImage",
+    "TensorImage",
+    "n_coefficients",
+    "order_of",
+]
 
 INTERNAL_BASIS = "tournier07"
 """The basis that all SH coefficients in memory are in: orthonormal, MRtrix3's own."""
@@ -170,3 +179,113 @@ class TensorImage:
         """FA times the absolute principal direction (X, Y, Z, 3): red R-L, green A-P, blue S-I."""
         colours: NDArray[np.float32] = np.abs(self.principal) * self.fa[..., None]
         return colours
+
+
+@dataclass(frozen=True, eq=False)
+class PeakImage:
+    """Hold the maxima of a function on the sphere in each voxel, largest first.
+
+    Parameters
+    ----------
+    directions
+        Unit vectors (X, Y, Z, N, 3), scanner RAS; zero where there is no peak.
+    amplitudes
+        The function at the peaks (X, Y, Z, N); zero where there is none.
+    affine, mask, name, provenance
+        As in `ShImage`.
+    afd
+        Apparent fibre density of each peak's lobe, its integral (X, Y, Z, N); None if not asked
+        for.
+    dispersion
+        Spread of each peak's lobe in degrees (X, Y, Z, N); None if not asked for.
+    """
+
+    directions: NDArray[np.float32]
+    amplitudes: NDArray[np.float32]
+    affine: NDArray[np.float64]
+    mask: NDArray[np.bool_] | None = None
+    afd: NDArray[np.float32] | None = None
+    dispersion: NDArray[np.float32] | None = None
+    name: str = "peaks"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.directions.ndim != 5 or self.directions.shape[-1] != 3:
+            raise InputError(
+                f"Peak directions have shape {self.directions.shape}; expected (x, y, z, N, 3)."
+            )
+        if self.amplitudes.shape != self.directions.shape[:-1]:
+            raise InputError(
+                f"Peak amplitudes have shape {self.amplitudes.shape}; the directions need "
+                f"{self.directions.shape[:-1]}."
+            )
+        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape (X, Y, Z, N)."""
+        return tuple(self.amplitudes.shape)
+
+    @property
+    def count(self) -> NDArray[np.int16]:
+        """Number of peaks in each voxel (X, Y, Z)."""
+        return (self.amplitudes > 0).sum(-1).astype(np.int16)
+
+
+@dataclass(frozen=True, eq=False)
+class Response:
+    r"""Hold the signal of one tissue along a single fibre, as zonal SH coefficients per shell.
+
+    .. math:: S_b(u) = \sum_l r_{bl} Y_{l0}(u), \quad \text{fibre along } z
+
+    Convolved with an fODF, :math:`s_{blm} = \sqrt{4 \pi / (2l + 1)}\; r_{bl} f_{lm}` (MRtrix3's
+    convention). Units are those of the scan's magnitudes.
+
+    Parameters
+    ----------
+    zonal
+        :math:`r_{bl}` (S, L/2 + 1), float64: a row a shell by rising b-value, b0 first where it
+        is known; columns are l = 0, 2, ... L. One column for isotropic tissue.
+    bvalues
+        The shells in s/mm² (S,); None where a file does not say.
+    tissue
+        ``"wm"``, ``"gm"`` or ``"csf"``.
+    voxels
+        How many voxels it was taken from; 0 if not known.
+    provenance
+        How it was made.
+    """
+
+    zonal: NDArray[np.float64]
+    bvalues: tuple[float, ...] | None = None
+    tissue: str = "wm"
+    voxels: int = 0
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        zonal = np.array(self.zonal, dtype=np.float64, ndmin=2)
+        if zonal.ndim != 2 or not zonal.size or not np.isfinite(zonal).all():
+            raise InputError(
+                f"The {self.tissue} response holds shape {zonal.shape} with "
+                f"{int((~np.isfinite(zonal)).sum())} values that are not finite; expected one row "
+                "of numbers a shell."
+            )
+        if self.bvalues is not None and len(self.bvalues) != len(zonal):
+            raise InputError(
+                f"The {self.tissue} response has {len(zonal)} rows and {len(self.bvalues)} "
+                "b-values; it needs one row a shell."
+            )
+        zonal.setflags(write=False)
+        object.__setattr__(self, "zonal", zonal)
+        if self.bvalues is not None:
+            object.__setattr__(self, "bvalues", tuple(float(b) for b in self.bvalues))
+        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+
+    def __repr__(self) -> str:
+        shells = "?" if self.bvalues is None else ", ".join(f"{b:g}" for b in self.bvalues)
+        return f"Response({self.tissue!r}, b = {shells}, order {self.order})"
+
+    @property
+    def order(self) -> int:
+        """The highest degree l; 0 for isotropic tissue."""
+        return 2 * (self.zonal.shape[1] - 1)
