@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,12 @@ from numpy.typing import NDArray
 from napari_dmri.errors import InputError
 from napari_dmri.sphere.harmonics import n_coefficients, order_of
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 __all__ = [
     "INTERNAL_BASIS",
+    "TISSUES",
     "PeakImage",
     "Response",
+    "ResponseSet",
     "ScalarImage",
     "ShImage",
     "TensorImage",
@@ -29,6 +29,9 @@ __all__ = [
 
 INTERNAL_BASIS = "tournier07"
 """The basis that all SH coefficients in memory are in: orthonormal, MRtrix3's own."""
+
+TISSUES = ("wm", "gm", "csf")
+"""The tissues that may have a response, in the order in which they are listed and labelled."""
 
 Array = NDArray[Any]
 
@@ -229,7 +232,8 @@ class PeakImage:
     @property
     def count(self) -> NDArray[np.int16]:
         """Number of peaks in each voxel (X, Y, Z)."""
-        return (self.amplitudes > 0).sum(-1).astype(np.int16)
+        count: NDArray[np.int16] = (self.amplitudes > 0).sum(-1).astype(np.int16)
+        return count
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,4 +292,47 @@ class Response:
     @property
     def order(self) -> int:
         """The highest degree l; 0 for isotropic tissue."""
-        return 2 * (self.zonal.shape[1] - 1)
+        return 2 * (int(self.zonal.shape[1]) - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class ResponseSet(Mapping[str, Response]):
+    """Hold the responses of one scan or group: a mapping from tissue to `Response`.
+
+    Parameters
+    ----------
+    tissues
+        ``"wm"`` and, where known, ``"gm"`` and ``"csf"``.
+    voxels
+        Where they were taken from, labels 1 WM, 2 GM, 3 CSF; None where that is not known.
+    notes
+        What was done, in words.
+    """
+
+    tissues: Mapping[str, Response]
+    voxels: ScalarImage | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.tissues if name not in TISSUES]
+        if unknown or "wm" not in self.tissues:
+            raise InputError(
+                f"Responses are given for {', '.join(self.tissues) or 'no tissue'}; expected wm "
+                "and, optionally, gm and csf."
+            )
+        ordered = {name: self.tissues[name] for name in TISSUES if name in self.tissues}
+        object.__setattr__(self, "tissues", MappingProxyType(ordered))
+
+    def __getitem__(self, tissue: str) -> Response:
+        return self.tissues[tissue]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tissues)
+
+    def __len__(self) -> int:
+        return len(self.tissues)
+
+    @property
+    def wm(self) -> Response:
+        """White matter's response."""
+        return self.tissues["wm"]

@@ -2,63 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from napari_dmri.errors import InputError
+from napari_dmri.images import TISSUES, ResponseSet
 
 if TYPE_CHECKING:
-    from napari_dmri.images import Response, ScalarImage, ShImage
+    from collections.abc import Mapping
+
+    from napari_dmri.images import ScalarImage, ShImage
 
 __all__ = ["TISSUES", "Deconvolution", "ResponseSet"]
-
-TISSUES = ("wm", "gm", "csf")
-"""The tissues that may have a response, in the order in which they are listed and labelled."""
-
-
-@dataclass(frozen=True, eq=False)
-class ResponseSet(Mapping[str, "Response"]):
-    """Hold the responses of one scan or group: a mapping from tissue to `Response`.
-
-    Parameters
-    ----------
-    tissues
-        ``"wm"`` and, where known, ``"gm"`` and ``"csf"``.
-    voxels
-        Where they were taken from, labels 1 WM, 2 GM, 3 CSF; None where that is not known.
-    notes
-        What was done, in words.
-    """
-
-    tissues: Mapping[str, Response]
-    voxels: ScalarImage | None = None
-    notes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.tissues if name not in TISSUES]
-        if unknown or "wm" not in self.tissues:
-            raise InputError(
-                f"Responses are given for {', '.join(self.tissues) or 'no tissue'}; expected wm "
-                "and, optionally, gm and csf."
-            )
-        ordered = {name: self.tissues[name] for name in TISSUES if name in self.tissues}
-        object.__setattr__(self, "tissues", MappingProxyType(ordered))
-
-    def __getitem__(self, tissue: str) -> Response:
-        return self.tissues[tissue]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.tissues)
-
-    def __len__(self) -> int:
-        return len(self.tissues)
-
-    @property
-    def wm(self) -> Response:
-        """White matter's response."""
-        return self.tissues["wm"]
 
 
 @dataclass(frozen=True, eq=False)
