@@ -1,0 +1,231 @@
+r"""Deconvolve one fODF from a shell, or from all, with non-negative amplitudes.
+
+With A the forward matrix of the response (see `shells`), C the SH basis on m directions of the
+half sphere, and :math:`\mu = \lambda\,\mathrm{tr}(A^T A) / n`,
+
+.. math:: \min_f \tfrac12 \lVert A f - s \rVert^2 + \tfrac{\mu}{2} \lVert f \rVert^2
+          \quad\text{subject to}\quad C f \ge 0
+
+(Tournier et al. 2007, with the constraint hard as in Jeurissen et al. 2014). Orders above those
+that the directions support are determined by the constraint: super-resolution.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dmri.deconvolve.base import Deconvolution, ResponseSet
+from napari_dmri.deconvolve.shells import (
+    Shells,
+    check_order,
+    forward_matrix,
+    require_anisotropy,
+    select_shells,
+    supported_order,
+)
+from napari_dmri.deconvolve.voxels import check_start, solve_voxels
+from napari_dmri.device import choose_device
+from napari_dmri.errors import InputError
+from napari_dmri.images import ShImage
+from napari_dmri.provenance import provenance
+from napari_dmri.sphere.harmonics import design_matrix, n_coefficients
+from napari_dmri.sphere.sampling import half_sphere
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_dmri.images import Response
+    from napari_dmri.progress import Progress
+    from napari_dmri.scan import Scan
+
+__all__ = ["csd"]
+
+CITATION = (
+    "Tournier J-D, Calamante F, Connelly A. Robust determination of the fibre orientation "
+    "distribution in diffusion MRI: non-negativity constrained super-resolved spherical "
+    "deconvolution. NeuroImage 35:1459-1472, 2007."
+)
+
+Array = NDArray[Any]
+
+
+def csd(
+    scan: Scan,
+    response: Response | ResponseSet,
+    *,
+    shell: float | str | None = None,
+    order: int = 8,
+    mask: Array | None = None,
+    regulariser: float = 1e-3,
+    directions: int = 362,
+    iterations: int = 200,
+    tolerance: float = 1e-3,
+    rho: float = 0.05,
+    start: ShImage | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Deconvolution:
+    r"""Estimate fODFs by constrained spherical deconvolution.
+
+    .. math:: \min_f \tfrac12 \lVert A f - s \rVert^2
+              + \tfrac{\lambda\,\mathrm{tr}(A^T A)}{2 n} \lVert f \rVert^2
+              \quad\text{subject to}\quad C f \ge 0
+
+    Parameters
+    ----------
+    scan
+        The scan; magnitudes as they are (not divided by b0), read block by block.
+    response
+        White matter's response, or a set that holds it.
+    shell
+        b-value in s/mm²; None takes the highest; ``"all"`` fits all weighted shells with one fODF.
+    order
+        L of the fODF, even, 2 to 16. Above the order that the directions support the constraint
+        alone determines the fODF, and a note says so.
+    mask
+        Voxels to deconvolve (X, Y, Z); None takes the scan's mask, else all voxels with b0 > 0.
+    regulariser
+        Lambda, positive: weight of the norm of f in units of :math:`\mathrm{tr}(A^T A) / n`.
+    directions
+        How many directions of the half sphere carry the constraint.
+    iterations, tolerance, rho
+        Of the solver (see `admm`).
+    start
+        An fODF of this scan to start from: fewer iterations where it is close.
+    device, progress
+        Where it runs; who is told.
+
+    Returns
+    -------
+    The fODF, and the map ``"residual"``.
+
+    Raises
+    ------
+    InputError
+        If the order is odd or out of range, the response has no row for a shell or no anisotropy,
+        the regulariser is not positive, or the mask is empty.
+
+    Warns
+    -----
+    DmriWarning
+        With the number of voxels left out because of NaN, Inf or b0 <= 0.
+    """
+    from napari_dmri.deconvolve.admm import make_plan, solve
+
+    wm = response.wm if isinstance(response, ResponseSet) else response
+    order = check_order(order)
+    check_solver(regulariser, directions, iterations, tolerance, order)
+    shells = select_shells(scan, shell, wm)
+    require_anisotropy(shells.rows, shells.bvalues)
+    begin = check_start(scan, start, order)
+    where = choose_device(device)
+
+    forward = forward_matrix(scan.gradients, shells.volumes, wm, order)
+    scale = float(np.abs(shells.rows[:, 0]).max())
+    forward /= scale
+    constraints = design_matrix(half_sphere(directions), order)
+    penalty = np.full(forward.shape[1], regulariser * np.trace(forward.T @ forward))
+    penalty /= forward.shape[1]
+    plan = make_plan(forward, constraints, penalty, rho=rho, device=where.torch())
+
+    def tile(
+        signal: torch.Tensor, guess: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        signal /= scale
+        x, converged = solve(plan, signal, iterations=iterations, tolerance=tolerance, start=guess)
+        error = signal.sub_(x @ plan.forward).square_().mean(1).sqrt_()
+        return x, converged, error * scale
+
+    found = solve_voxels(
+        scan,
+        shells.volumes,
+        tile,
+        (n_coefficients(order),),
+        mask=mask,
+        where=where,
+        working=len(shells.volumes) * 2 + directions * 3 + forward.shape[1] * 4,
+        start=begin,
+        progress=progress,
+        text=f"CSD order {order}",
+    )
+    made = provenance(
+        "csd",
+        {
+            "order": order,
+            "shell": "all" if shell == "all" else shells.bvalues[0],
+            "regulariser": regulariser,
+            "directions": directions,
+            "iterations": iterations,
+            "tolerance": tolerance,
+            "rho": rho,
+            "started_from": "" if start is None else start.name,
+        },
+        inputs={
+            "scan": scan.name,
+            "path": str(scan.path or ""),
+            "response": {"bvalues": list(shells.bvalues), "zonal": shells.rows.tolist()},
+        },
+        citations=(CITATION,),
+        simulated=scan.simulated,
+        volumes=shells.volumes.tolist(),
+        voxels={"deconvolved": found.voxels, "converged": found.converged, **found.counts},
+        device=where.name,
+    )
+    fod = ShImage(
+        found.parts[0],
+        scan.affine,
+        mask=found.fitted,
+        normalised=False,
+        name=f"{scan.name} CSD order {order}",
+        provenance=made,
+    )
+    notes = (f"CSD used {shells}", *order_notes(order, wm, shells), found.note)
+    return Deconvolution(
+        fod,
+        {"residual": found.residual},
+        notes,
+        tuple(int(v) for v in shells.volumes),
+        found.voxels,
+        found.converged,
+    )
+
+
+def check_solver(
+    regulariser: float, directions: int, iterations: int, tolerance: float, order: int
+) -> None:
+    """Refuse settings that the solver cannot use."""
+    if not (np.isfinite(regulariser) and regulariser > 0):
+        raise InputError(
+            f"The regulariser is {regulariser}; it must be positive (usual: 0.001): with 0, orders "
+            "above those that the directions support would not be determined."
+        )
+    least = n_coefficients(order)
+    if directions < least:
+        raise InputError(
+            f"{directions} constraint directions cannot hold an fODF of order {order} with {least} "
+            f"coefficients; choose {2 * least} or more."
+        )
+    if iterations < 1 or not (np.isfinite(tolerance) and tolerance >= 0):
+        raise InputError(
+            f"{iterations} iterations and a tolerance of {tolerance}; expected at least 1 "
+            "iteration and a tolerance of 0 or more."
+        )
+
+
+def order_notes(order: int, response: Response, shells: Shells) -> tuple[str, ...]:
+    """Say where the order goes beyond what directions and response determine."""
+    notes = []
+    supported = supported_order(shells.directions)
+    if order > supported:
+        notes.append(
+            f"super-resolution: {shells.directions} distinct directions determine order "
+            f"{supported}; orders {supported + 2} to {order} follow from non-negativity"
+        )
+    if order > response.order:
+        notes.append(
+            f"the response has order {response.order}; higher orders follow from non-negativity"
+        )
+    return tuple(notes)
