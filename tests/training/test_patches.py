@@ -1,0 +1,156 @@
+"""The store and its samplers: borders, coverage, determinism, losses with unequal directions."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from napari_dmri import InputError
+from napari_dmri.training import Patches, Store, Tiles
+from napari_dmri.training.losses import signal_loss
+from napari_dmri.training.store import fill_outside
+
+GRIDS = ((9, 7, 5), (6, 8, 5))
+
+
+@pytest.fixture
+def filled(tmp_path):
+    """A store of two subjects with different grids and numbers of directions, and its parts."""
+    rng = np.random.default_rng(0)
+    store = Store(6, 9, tmp_path / "cache")
+    parts = []
+    for n, grid in enumerate(GRIDS):
+        values = rng.standard_normal((*grid, 6)).astype(np.float32)
+        where = rng.random(grid) < 0.6
+        directions = (7, 9)[n]
+        targets = rng.random((int(where.sum()), directions)).astype(np.float32)
+        design = rng.standard_normal((directions, 6)).astype(np.float32)
+        store.add(f"sub-{n}", values, where, targets, design)
+        parts.append((values, where, targets, design))
+    return store, parts
+
+
+def identity(model_input):
+    return model_input if model_input.ndim == 2 else model_input[..., 1, 1, 1]
+
+
+def test_patches_hold_neighbours_and_repeat_the_border(filled):
+    store, parts = filled
+    batch = next(Patches(store).batches(store.samples))
+    inputs, _, targets, subject, designs, shares = batch.tensors
+    assert batch.weight == store.samples == len(inputs)
+    wanted, measured = [], []
+    for values, where, target, _ in parts:
+        wide = np.pad(values, [(1, 1)] * 3 + [(0, 0)], mode="edge")
+        for x, y, z in np.argwhere(where):
+            wanted.append(np.moveaxis(wide[x : x + 3, y : y + 3, z : z + 3], -1, 0))
+        measured += list(np.pad(target, [(0, 0), (0, 9 - target.shape[1])]))
+    assert np.array_equal(inputs.numpy(), np.stack(wanted))
+    assert np.array_equal(targets.numpy(), np.stack(measured))
+    assert shares.tolist() == pytest.approx([1 / 7, 1 / 9])
+    counts = [int(w.sum()) for _, w, _, _ in parts]
+    assert np.array_equal(subject.numpy(), np.repeat([0, 1], counts))
+    alone = next(Patches(store, 1).batches(store.samples)).tensors[0]
+    assert torch.equal(alone, inputs[:, :, 1, 1, 1])
+    assert designs.shape == (2, 9, 6)
+
+
+def test_each_epoch_draws_every_sample_once_shuffled_over_subjects(filled):
+    store, _ = filled
+    patches = Patches(store)
+
+    def epoch(key, start=0):
+        return list(patches.batches(16, key, start))
+
+    first, again, other = epoch((1, 0, 0)), epoch((1, 0, 0)), epoch((1, 0, 1))
+    assert len(first) == patches.count(16)
+    for a, b in zip(first, again, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a.tensors, b.tensors, strict=True))
+    assert not torch.equal(first[0].tensors[0], other[0].tensors[0])
+    late = epoch((1, 0, 0), start=3)
+    assert torch.equal(late[0].tensors[0], first[3].tensors[0])
+    for batches in (first, other, list(patches.batches(16))):
+        targets = torch.cat([b.tensors[2] for b in batches]).numpy()
+        assert np.array_equal(np.unique(targets, axis=0), np.unique(store.targets(), axis=0))
+        assert len(targets) == store.samples
+    assert len(first[0].tensors[3].unique()) == 2
+
+
+def test_tiles_cover_every_sample_once_with_the_values_around(filled):
+    store, parts = filled
+    tiles = Tiles(store, edge=4, halo=2)
+    assert tiles.edges.tolist() == [4, 4, 4]
+    for key in (None, (1, 0, 0), (2, 0, 3)):
+        batches = list(tiles.batches(1, key))
+        assert len(batches) == tiles.count(1)
+        seen = torch.cat([b.tensors[2] for b in batches]).numpy()
+        assert sum(b.weight for b in batches) == len(seen) == store.samples
+        assert np.array_equal(np.unique(seen, axis=0), np.unique(store.targets(), axis=0))
+    for batch in tiles.batches(1, (2, 0, 3)):
+        inputs, where, targets, subject, *_ = batch.tensors
+        centres = inputs.movedim(1, -1).reshape(-1, 6)[where].numpy()
+        for centre, target, n in zip(centres, targets.numpy(), subject.numpy(), strict=True):
+            values, mask, measured, _ = parts[n]
+            row = np.flatnonzero((measured == target[: measured.shape[1]]).all(1))[0]
+            assert np.array_equal(values[mask][row], centre)
+    late = next(tiles.batches(1, (2, 0, 3), start=2))
+    assert torch.equal(late.tensors[0], list(tiles.batches(1, (2, 0, 3)))[2].tensors[0])
+
+
+def test_a_halo_beyond_the_image_repeats_its_border(filled):
+    store, parts = filled
+    tiles = Tiles(store, edge=40, halo=3)
+    assert tiles.edges.tolist() == [9, 8, 5]
+    batch = tiles.draw(np.array([[0, 0, 0, 0]]))
+    wide = np.pad(parts[0][0], [(3, 3), (3, 4), (3, 3), (0, 0)], mode="edge")
+    assert np.array_equal(batch.tensors[0][0].numpy(), np.moveaxis(wide, -1, 0))
+    assert batch.weight == parts[0][1].sum()
+
+
+def test_the_loss_weighs_every_voxel_alike(filled):
+    store, parts = filled
+    expected = []
+    for values, where, targets, design in parts:
+        expected += list(((values[where] @ design.T - targets) ** 2).mean(1))
+    for sampler in (Patches(store), Patches(store, 1), Tiles(store, 4, 1)):
+        total = weight = 0.0
+        for batch in sampler.batches(32, (0,)):
+            model = identity if not isinstance(sampler, Tiles) else lambda x: x
+            total += float(signal_loss(model, batch.tensors)) * batch.weight
+            weight += batch.weight
+        assert total / weight == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_outside_a_mask_the_nearest_voxel_inside_stands():
+    rng = np.random.default_rng(1)
+    values = rng.standard_normal((8, 9, 6, 3)).astype(np.float32)
+    mask = ndimage.binary_dilation(rng.random((8, 9, 6)) < 0.02)
+    filled = fill_outside(values, mask)
+    inside = np.argwhere(mask)
+    assert np.array_equal(filled[mask], values[mask])
+    for x, y, z in np.argwhere(~mask):
+        gaps = ((inside - (x, y, z)) ** 2).sum(1)
+        nearest = inside[gaps == gaps.min()]
+        assert (filled[x, y, z] == values[tuple(nearest.T)]).all(1).any()
+    assert np.array_equal(fill_outside(values, np.ones_like(mask)), values)
+    with pytest.raises(InputError, match="empty"):
+        fill_outside(values, np.zeros_like(mask))
+
+
+def test_the_store_goes_away_and_refuses_what_does_not_fit():
+    with Store(6, 5) as store:
+        where = np.ones((2, 2, 2), bool)
+        good = (np.zeros((2, 2, 2, 6)), where, np.zeros((8, 5)), np.ones((5, 6)))
+        store.add("a", *good)
+        assert store.nbytes == 4 * 8 * (6 + 5)
+        with pytest.raises(InputError, match=r"b: the input has shape \(2, 2, 2, 5\)"):
+            store.add("b", good[0][..., :5], *good[1:])
+        with pytest.raises(InputError, match="b: the design"):
+            store.add("b", *good[:3], np.ones((4, 6)))
+        with pytest.raises(InputError, match="b: the target has shape"):
+            store.add("b", good[0], where, np.zeros((8, 7)), np.ones((7, 6)))
+        with pytest.raises(InputError, match="b: the target holds NaN"):
+            store.add("b", good[0], where, np.full((8, 5), np.nan), good[3])
+        folder = store.folder
+        assert folder.is_dir() and store.samples == 8
+    assert not folder.exists()
