@@ -11,6 +11,7 @@ import pytest
 from npe2 import PluginManifest
 
 import napari_dmri
+from napari_dmri.viewer.launch import DOCKS
 
 MANIFEST = Path(napari_dmri.__file__).with_name("napari.yaml")
 COMMANDS = PluginManifest.from_file(MANIFEST).contributions.commands
@@ -36,7 +37,7 @@ def test_every_command_exists(command):
 
 def test_docks_are_tabs_on_the_right_in_the_order_of_the_work():
     widgets = PluginManifest.from_file(MANIFEST).contributions.widgets
-    assert [w.display_name for w in widgets] == ["Scan", "SH fit", "Harmonize", "Compare"]
+    assert [w.display_name for w in widgets] == list(DOCKS)
     assert all(w.tabify and w.default_dock_area == "right" for w in widgets)
 
 
@@ -46,7 +47,7 @@ def test_opening_docks_does_not_load_torch(tmp_path, scan_files):
         "import sys, napari\n"
         "viewer = napari.Viewer(show=False)\n"
         f"viewer.open({str(scan_files / 'sub-01_dwi.nii.gz')!r}, plugin='napari-dmri')\n"
-        "for dock in ('Scan', 'SH fit', 'Harmonize', 'Compare'):\n"
+        f"for dock in {DOCKS!r}:\n"
         "    viewer.window.add_plugin_dock_widget('napari-dmri', dock, tabify=True)\n"
         "    print(dock, [m for m in ('torch', 'dipy') if m in sys.modules])\n"
         "viewer.close()\n"
@@ -54,5 +55,5 @@ def test_opening_docks_does_not_load_torch(tmp_path, scan_files):
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path
     )
-    expected = [f"{dock} []" for dock in ("Scan", "SH fit", "Harmonize", "Compare")]
-    assert done.stdout.splitlines()[-4:] == expected, done.stdout + done.stderr[-2000:]
+    expected = [f"{dock} []" for dock in DOCKS]
+    assert done.stdout.splitlines()[-len(DOCKS) :] == expected, done.stdout + done.stderr[-2000:]

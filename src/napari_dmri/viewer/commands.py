@@ -18,6 +18,7 @@ __all__ = [
     "neurological",
     "open_all_docks",
     "radiological",
+    "run_deconvolution",
     "run_fit",
     "sagittal",
     "show_colour_fa",
@@ -92,6 +93,13 @@ def show_colour_fa() -> None:
 def run_fit() -> None:
     """Fit SH and tensor to the selected scan with the settings of the SH fit dock."""
     dock = _dock("SH fit")
+    if _selected(dock.scans):
+        dock.run_bar.button.click()
+
+
+def run_deconvolution() -> None:
+    """Estimate the fibre orientations of the selected scan as the Deconvolve dock is set."""
+    dock = _dock("Deconvolve")
     if _selected(dock.scans):
         dock.run_bar.button.click()
 

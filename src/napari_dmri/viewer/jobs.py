@@ -22,7 +22,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_dmri.errors import Cancelled, DmriWarning, InputError
 from napari_dmri.progress import throttled
 
-__all__ = ["Job", "Outcome"]
+__all__ = ["Job", "Outcome", "PreviewJob", "hushed"]
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +150,30 @@ def _own_warnings() -> Iterator[list[str]]:
         yield _listener.seen
     finally:
         _listener.seen = None
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Leave out what this thread warns with, where it will be said again for the whole."""
+    seen = getattr(_listener, "seen", None)
+    _listener.seen = []
+    try:
+        yield
+    finally:
+        _listener.seen = seen
+
+
+class PreviewJob(Job):
+    """A job whose function also gets ``preview=``, to show a part while it works on the rest.
+
+    What it is called with is carried to the window's thread by ``previewed``.
+    """
+
+    previewed = Signal(object)
+
+    def __init__(self, title: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        super().__init__(title, function, *args, **kwargs)
+        self._call[2]["preview"] = self.previewed.emit
 
 
 def _wrote(result: Any) -> bool:

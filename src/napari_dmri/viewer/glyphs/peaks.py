@@ -9,13 +9,19 @@ from napari.layers import Vectors
 from scipy.linalg import polar
 
 from napari_dmri.errors import InputError
-from napari_dmri.images import ShImage
+from napari_dmri.images import PeakImage, ShImage
 from napari_dmri.viewer.glyphs.basis import PLAIN, Reading, ShSpace
 from napari_dmri.viewer.glyphs.field import blocks
 from napari_dmri.viewer.glyphs.sphere import evaluation_matrix, template
 from napari_dmri.viewer.layers import KEY, spatial
 
-__all__ = ["first_peak_angles", "first_peaks", "peaks_layer", "sampled_peaks"]
+__all__ = [
+    "first_peak_angles",
+    "first_peaks",
+    "peak_image_layer",
+    "peaks_layer",
+    "sampled_peaks",
+]
 
 FREQUENCY, FINE = 8, 16
 
@@ -125,6 +131,25 @@ def peaks_layer(image: ShImage, count: int = 3, **changes: Any) -> Vectors:
         shown &= image.mask
     voxels = np.argwhere(shown)
     directions, amplitudes = sampled_peaks(image.coefficients[shown], space, count)
+    return _sticks(image, voxels, directions, amplitudes, f"{image.name} peaks", changes)
+
+
+def peak_image_layer(peaks: PeakImage, count: int = 3, **changes: Any) -> Vectors:
+    """Make a Vectors layer of the largest few peaks of each voxel, coloured by direction."""
+    shown = peaks.amplitudes[..., 0] > 0
+    directions, amplitudes = peaks.directions[shown][:, :count], peaks.amplitudes[shown][:, :count]
+    return _sticks(peaks, np.argwhere(shown), directions, amplitudes, peaks.name, changes)
+
+
+def _sticks(
+    image: ShImage | PeakImage,
+    voxels: np.ndarray,
+    directions: np.ndarray,
+    amplitudes: np.ndarray,
+    name: str,
+    changes: dict[str, Any],
+) -> Vectors:
+    """Lay sticks of directions (N, K, 3) and amplitudes (N, K) through the centres of voxels."""
     size = np.linalg.norm(image.affine[:3, :3], axis=0)
     rotation, _ = polar(image.affine[:3, :3] / size)
     at, which = np.nonzero(amplitudes)
@@ -138,7 +163,7 @@ def peaks_layer(image: ShImage, count: int = 3, **changes: Any) -> Vectors:
     facts = {"kind": "peaks", "object": image, "affine": image.affine,
              "provenance": dict(image.provenance)}  # fmt: skip
     kwargs = {
-        "name": f"{image.name} peaks",
+        "name": name,
         "ndim": 3,
         "edge_color": colours if len(colours) else "white",
         "edge_width": 0.12,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -74,14 +75,21 @@ class MaskRow(QWidget):
         layer = event.value
         if kind_of(layer) == "mask" and not self._chosen_by_hand and self._fits(layer):
             self.picker.refresh()
-            self.picker.choose(layer)
+            current = self.picker.layer
+            if current is None or self._kinship(layer) >= self._kinship(current):
+                self.picker.choose(layer)
+
+    def _kinship(self, mask: Any) -> int:
+        """Return how many letters a mask's name begins with that the scan's begins with too."""
+        pairs = zip(mask.name, self.scans.layer.name, strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
     def _scan_changed(self, layer: Any) -> None:
         self._chosen_by_hand = False
         self.picker.refresh()
         masks = [m for m in self.viewer.layers if kind_of(m) == "mask" and self._fits(m)]
-        if masks and self.picker.layer is None:
-            self.picker.choose(masks[-1])
+        if masks and (self.picker.layer is None or self.picker.layer in masks):
+            self.picker.choose(max(reversed(masks), key=self._kinship))
         if not (self.job and self.job.running):
             self.make.setEnabled(scan_of(layer) is not None)
 

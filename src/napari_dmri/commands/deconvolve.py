@@ -1,0 +1,195 @@
+"""Verbs of deconvolution: apply."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_dmri.commands.console import (
+    BvalOption,
+    BvecOption,
+    DeviceOption,
+    JsonOption,
+    MaskOption,
+    OverwriteOption,
+    QuietOption,
+    Verbs,
+    emit,
+    open_scan,
+    progress_bar,
+    refuse_file,
+)
+from napari_dmri.errors import InputError
+
+if TYPE_CHECKING:
+    from napari_dmri.deconvolve.base import ResponseSet
+    from napari_dmri.deconvolve.registry import Method
+    from napari_dmri.images import Response
+    from napari_dmri.scan import Scan
+
+__all__ = ["app"]
+
+IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mif.gz", ".mif")
+
+app = typer.Typer(
+    cls=Verbs,
+    no_args_is_help=True,
+    help="Estimate fibre orientation distributions (fODFs).",
+)
+
+
+@app.callback()
+def group() -> None:
+    """Estimate fibre orientation distributions (fODFs)."""
+
+
+def _map_option(name: str, what: str) -> Any:
+    return typer.Option(f"--{name}", help=f"Write {what} here, too.", show_default=False)
+
+
+@app.command()
+def apply(
+    scan: Annotated[Path, typer.Argument(help="The scan.", show_default=False)],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="fODF to write (.mif or NIfTI).", show_default=False),
+    ],
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="csd, msmt-csd, rumba or rumba-tv; by the number of shells without it.",
+            show_default=False,
+        ),
+    ] = None,
+    response: Annotated[
+        Path | None,
+        typer.Option(
+            help="White matter's response file, with NAME_gm and NAME_csf beside it, or a folder; "
+            "estimated from the scan without it.",
+            show_default=False,
+        ),
+    ] = None,
+    shell: Annotated[
+        str | None,
+        typer.Option(help="csd: a b-value in s/mm², or all; the highest without it."),
+    ] = None,
+    order: Annotated[int | None, typer.Option(help="SH order of the fODF.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="rumba: number of steps.")] = None,
+    accelerate: Annotated[
+        bool, typer.Option("--accelerate", help="rumba: extrapolate between steps.")
+    ] = False,
+    gm: Annotated[Path | None, _map_option("gm", "grey matter's map")] = None,
+    csf: Annotated[Path | None, _map_option("csf", "CSF's map")] = None,
+    residual: Annotated[Path | None, _map_option("residual", "the residual")] = None,
+    afd: Annotated[Path | None, _map_option("afd", "the total fibre density")] = None,
+    mask: MaskOption = None,
+    bval: BvalOption = None,
+    bvec: BvecOption = None,
+    device: DeviceOption = "auto",
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Estimate the fODF of every voxel, in MRtrix3's basis."""
+    from napari_dmri.deconvolve.outputs import fibre_density
+    from napari_dmri.deconvolve.registry import METHODS, deconvolve, method_named, suggest_method
+    from napari_dmri.deconvolve.response import estimate_response
+    from napari_dmri.io import write_map, write_sh
+    from napari_dmri.io.responses import read_responses
+    from napari_dmri.progress import part
+
+    if method is not None:
+        method_named(method)
+    wanted = {"gm": gm, "csf": csf, "residual": residual, "afd": afd}
+    targets = {name: path for name, path in wanted.items() if path is not None}
+    for path in (output, *targets.values()):
+        refuse_file(path, overwrite, IMAGE_SUFFIXES, scan)
+    if len({p.expanduser().resolve() for p in (output, *targets.values())}) <= len(targets):
+        raise InputError("Two results would go to one file; give each its own name.")
+    given = {"order": order, "iterations": iterations, "accelerate": accelerate or None}
+    settings: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+    if shell is not None:
+        settings["shell"] = shell_value(shell)
+    source = open_scan(scan, mask, bval, bvec)
+    responses = None if response is None else read_responses(response)
+    chosen = METHODS[method or suggest_method(source, responses)]
+    _refuse(chosen, source, responses, settings, targets)
+    with progress_bar(quiet) as progress:
+        where = "from " + response.name if response is not None else "estimated from the scan"
+        if responses is None:
+            responses = estimate_response(source, progress=part(progress, 0, 0.2, "response: "))
+        result = deconvolve(
+            source, chosen.name, responses, device=device, progress=part(progress, 0.2, 1),
+            **settings,
+        )  # fmt: skip
+    maps = {**result.maps, "afd": fibre_density(result.fod)}
+    files = write_sh(result.fod, output, overwrite=overwrite)
+    for name, path in targets.items():
+        files += write_map(maps[name], path, overwrite=overwrite)
+    how = "" if method else " (by the number of shells)"
+    about = {
+        "method": chosen.name,
+        "order": result.fod.order,
+        "voxels": result.voxels,
+        "converged": result.converged,
+        "volumes": list(result.volumes),
+        "response": where,
+        "response_voxels": {tissue: one.voxels for tissue, one in responses.items()},
+        "notes": list(result.notes),
+        "files": files,
+    }
+    lines = [
+        f"{chosen.label}{how}: order {result.fod.order}, {result.voxels} voxels",
+        f"response {where}: {', '.join(map(_describe, responses.values()))}",
+        *result.notes,
+        f"wrote {', '.join(str(f) for f in files if f.suffix != '.json')}",
+    ]
+    emit(about, lines, json=json, quiet=quiet)
+
+
+def shell_value(text: str) -> float | str:
+    """Read a b-value, or ``all``.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    if text.strip().lower() == "all":
+        return "all"
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--shell {text}: give a b-value in s/mm², or all.") from None
+
+
+def _refuse(
+    method: Method,
+    scan: Scan,
+    responses: ResponseSet | None,
+    settings: dict[str, Any],
+    targets: dict[str, Path],
+) -> None:
+    """Refuse what the method cannot do, before any work is done.
+
+    Raises
+    ------
+    InputError
+        If it cannot be used on the scan, does not take a setting, or does not give a map.
+    """
+    problem = method.problem(scan.gradients, responses)
+    if problem:
+        raise InputError(problem)
+    method.keywords(settings)
+    for name in targets:
+        if name not in (*method.maps, "afd"):
+            raise InputError(
+                f"{method.label} gives no {name} map; leave --{name} out, or choose msmt-csd."
+            )
+
+
+def _describe(response: Response) -> str:
+    voxels = f" from {response.voxels} voxels" if response.voxels else ""
+    return f"{response.tissue} order {response.order}{voxels}"

@@ -1,0 +1,331 @@
+"""The methods that deconvolve, by their command-line names: what they need, and what can be set.
+
+The dock and the command line read this list, so that a method that joins it appears in both.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from napari_dmri.deconvolve.base import TISSUES, Deconvolution, ResponseSet
+from napari_dmri.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from napari_dmri.images import Response
+    from napari_dmri.progress import Progress
+    from napari_dmri.scan import GradientTable, Scan
+
+__all__ = ["METHODS", "Method", "Setting", "deconvolve", "suggest_method"]
+
+NAMES = {"wm": "white matter", "gm": "grey matter", "csf": "CSF"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Describe one setting of a method, so that docks and commands can offer it.
+
+    Parameters
+    ----------
+    name, label, tip
+        The solver's keyword, its label in a form, and what it does in one sentence.
+    default
+        Its default; None is shown as "auto".
+    choices
+        All values allowed, where they can be listed.
+    low, high, step
+        Bounds and step of a number.
+    """
+
+    name: str
+    label: str
+    default: Any
+    tip: str
+    choices: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 1.0
+    step: float = 1.0
+
+    def check(self, value: Any, method: str) -> Any:
+        """Return a value of the default's type.
+
+        Raises
+        ------
+        InputError
+            If it is not one of the choices, not a number, or out of bounds.
+        """
+        if value is None and self.default is None:
+            return None
+        if self.choices:
+            if value not in self.choices:
+                listed = ", ".join(map(str, self.choices))
+                raise InputError(f"{self.name} = {value} of {method}; choose one of {listed}.")
+            return value
+        if isinstance(self.default, bool):
+            return bool(value)
+        kind = int if isinstance(self.default, int) else float
+        try:
+            number = kind(value)
+        except (TypeError, ValueError):
+            raise InputError(f"{self.name} = {value!r} of {method} is not a number.") from None
+        if not self.low <= number <= self.high:
+            raise InputError(
+                f"{self.name} = {number:g} of {method}; expected {self.low:g} to {self.high:g}."
+            )
+        return number
+
+
+@dataclass(frozen=True)
+class Method:
+    """Describe a method without importing it.
+
+    Parameters
+    ----------
+    name, label, summary, reference
+        Its command-line name, its name in a form, one sentence, and the paper.
+    target
+        ``"module:function"``, called as ``function(scan, responses, **settings)``.
+    tissues
+        The tissues whose responses it needs.
+    settings
+        What can be set.
+    fixed
+        Keywords that make the method what it is.
+    chooses_shell
+        Whether it takes ``shell=``; the others use every volume.
+    maps
+        Names of the maps that it gives.
+    pace
+        Voxels a second on two cores with the defaults, for a forecast.
+    """
+
+    name: str
+    label: str
+    summary: str
+    reference: str
+    target: str
+    tissues: tuple[str, ...] = ("wm",)
+    settings: tuple[Setting, ...] = ()
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    chooses_shell: bool = False
+    maps: tuple[str, ...] = ("residual",)
+    pace: float = 1000.0
+
+    def load(self) -> Callable[..., Deconvolution]:
+        """Import the function."""
+        module, name = self.target.split(":")
+        function: Callable[..., Deconvolution] = getattr(importlib.import_module(module), name)
+        return function
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The settings' defaults by name."""
+        return {setting.name: setting.default for setting in self.settings}
+
+    def forecast(self, voxels: int, settings: Mapping[str, Any] | None = None) -> float:
+        """Return about how many seconds some voxels take on two cores."""
+        seconds = voxels / self.pace
+        usual = self.defaults.get("iterations")
+        if usual and settings and settings.get("iterations"):
+            seconds *= settings["iterations"] / usual
+        return seconds
+
+    def keywords(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Check settings and return what the function is called with.
+
+        Raises
+        ------
+        InputError
+            If the method does not take one of them, or not that value.
+        """
+        known = {setting.name: setting for setting in self.settings}
+        more = ("shell",) if self.chooses_shell else ()
+        passed = dict(self.fixed)
+        for name, value in settings.items():
+            if name in more:
+                passed[name] = value
+            elif name in known:
+                passed[name] = known[name].check(value, self.label)
+            else:
+                raise InputError(
+                    f"{self.label} does not take {name}; it takes {', '.join((*known, *more))}."
+                )
+        return passed
+
+    def problem(
+        self, gradients: GradientTable, responses: Mapping[str, Response] | None = None
+    ) -> str:
+        """Say in one sentence why the method cannot be used on a scan, or nothing.
+
+        Parameters
+        ----------
+        gradients
+            The scan's gradient table.
+        responses
+            The responses at hand; None where they are still to be estimated.
+        """
+        shells = gradients.weighted_shells
+        if not shells:
+            return "The scan has no diffusion-weighted shell; check the bval file."
+        b0 = int(gradients.b0_mask.any())
+        if b0 + len(shells) < len(self.tissues):
+            listed = ", ".join(f"{s.bvalue:g}" for s in gradients.shells)
+            return (
+                f"{self.label} tells {len(self.tissues)} tissues apart and needs at least "
+                f"{len(self.tissues)} b-values with b0; this scan has {b0 + len(shells)} ({listed} "
+                "s/mm²): choose CSD."
+            )
+        missing = [t for t in self.tissues if responses is not None and t not in responses]
+        if missing:
+            words = " and ".join(NAMES[t] for t in missing)
+            return (
+                f"{self.label} needs a response of {words} too, and only "
+                f"{', '.join(responses or ())} is at hand: estimate it from this scan, or give "
+                "the files of all tissues."
+            )
+        return ""
+
+
+ORDERS = (4, 6, 8, 10, 12, 14, 16)
+
+
+def fod_order(default: int) -> Setting:
+    """Describe the order of the fODF."""
+    tip = "Highest degree of the fODF; more than the directions support is super-resolution."
+    return Setting("order", "SH order", default, tip, choices=ORDERS)
+
+
+REGULARISER = Setting("regulariser", "Regulariser", 1e-3, "Weight of the fODF's norm; more damps "
+                      "noise and blurs.", low=1e-6, high=1.0, step=5e-4)  # fmt: skip
+
+_RUMBA_SETTINGS = (
+    Setting("iterations", "Iterations", 600, "Richardson-Lucy steps; more sharpen the fODF.",
+            low=1, high=5000, step=50),
+    Setting("accelerate", "Accelerate", False, "Extrapolate between steps, so that far fewer reach "
+            "nearly the same fODF."),
+    fod_order(12),
+)  # fmt: skip
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            name="csd",
+            label="CSD",
+            summary="Constrained spherical deconvolution of one shell: fast, white matter only.",
+            reference="Tournier et al., NeuroImage 35:1459-1472, 2007",
+            target="napari_dmri.deconvolve.csd:csd",
+            settings=(
+                fod_order(8),
+                REGULARISER,
+            ),
+            chooses_shell=True,
+            pace=15_000,
+        ),
+        Method(
+            name="msmt-csd",
+            label="MSMT-CSD",
+            summary="All shells at once: white matter's fODF beside grey matter and CSF.",
+            reference="Jeurissen et al., NeuroImage 103:411-426, 2014",
+            target="napari_dmri.deconvolve.msmt:msmt_csd",
+            tissues=TISSUES,
+            settings=(fod_order(8),),
+            maps=("residual", "gm", "csf"),
+            pace=12_000,
+        ),
+        Method(
+            name="rumba",
+            label="RUMBA-SD",
+            summary="Richardson-Lucy with the noise of magnitude images: robust at low SNR, slow.",
+            reference="Canales-Rodríguez et al., PLoS ONE 10:e0138910, 2015",
+            target="napari_dmri.deconvolve.rumba:rumba",
+            settings=_RUMBA_SETTINGS,
+            fixed={"total_variation": False},
+            maps=("residual", "gm", "csf"),
+            pace=500,
+        ),
+        Method(
+            name="rumba-tv",
+            label="RUMBA-SD with TV",
+            summary="RUMBA-SD that also smooths along space by total variation.",
+            reference="Canales-Rodríguez et al., PLoS ONE 10:e0138910, 2015",
+            target="napari_dmri.deconvolve.rumba:rumba",
+            settings=_RUMBA_SETTINGS,
+            fixed={"total_variation": True},
+            maps=("residual", "gm", "csf"),
+            pace=400,
+        ),
+    )
+}
+"""All deconvolution methods, in the order in which they are offered."""
+
+
+def method_named(name: str) -> Method:
+    """Return a method by its command-line name.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    if name not in METHODS:
+        raise InputError(f"Unknown method {name!r}; choose one of {', '.join(METHODS)}.")
+    return METHODS[name]
+
+
+def deconvolve(
+    scan: Scan,
+    method: str,
+    responses: ResponseSet | Response,
+    *,
+    device: str = "auto",
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Deconvolution:
+    """Run a method by its name.
+
+    Parameters
+    ----------
+    scan
+        The scan; its mask restricts the voxels.
+    method
+        A name in `METHODS`.
+    responses
+        The responses of the tissues that it needs, from `estimate_response` or `read_responses`.
+    device, progress
+        Where it runs and who is told.
+    settings
+        Settings of the method, and ``shell`` and ``mask`` where it takes them.
+
+    Raises
+    ------
+    InputError
+        If the method is not known, does not take a setting, or cannot be used on the scan.
+    """
+    chosen = method_named(method)
+    if not isinstance(responses, ResponseSet):
+        responses = ResponseSet({responses.tissue: responses})
+    problem = chosen.problem(scan.gradients, responses)
+    if problem:
+        raise InputError(problem)
+    if "mask" in settings:
+        scan = scan.with_mask(settings.pop("mask"))
+    passed = chosen.keywords(settings)
+    return chosen.load()(scan, responses, device=device, progress=progress, **passed)
+
+
+def suggest_method(scan: Scan, responses: Mapping[str, Response] | None = None) -> str:
+    """Name the method to begin with: MSMT-CSD for several shells with b0, else CSD.
+
+    Parameters
+    ----------
+    scan
+        The scan.
+    responses
+        The responses at hand; None where they are still to be estimated.
+    """
+    several = METHODS["msmt-csd"]
+    return "csd" if several.problem(scan.gradients, responses) else several.name

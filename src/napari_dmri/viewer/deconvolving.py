@@ -1,0 +1,296 @@
+"""What the Deconvolve dock runs: responses, one method with a preview, or several side by side."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_dmri.compare.deconvolutions import MethodRun, method_table
+from napari_dmri.compare.tables import Table
+from napari_dmri.deconvolve.base import Deconvolution, ResponseSet
+from napari_dmri.deconvolve.outputs import PEAK_SHARE, fibre_density, peak_count, peaks_of
+from napari_dmri.deconvolve.registry import METHODS, deconvolve
+from napari_dmri.errors import InputError
+from napari_dmri.images import PeakImage, ScalarImage, ShImage
+from napari_dmri.progress import Progress, part
+from napari_dmri.scan import Scan
+from napari_dmri.viewer.jobs import hushed
+
+__all__ = [
+    "OUTPUTS",
+    "Comparison",
+    "DeconvolveOptions",
+    "DeconvolveResult",
+    "Preview",
+    "compare_methods",
+    "deconvolve_scan",
+    "estimate_responses",
+    "export_deconvolution",
+]
+
+OUTPUTS = ("glyphs", "AFD", "peak count", "residual", "GM, CSF", "peaks")
+
+
+@dataclass(frozen=True)
+class DeconvolveOptions:
+    """What to run and what to make of it.
+
+    Parameters
+    ----------
+    method, settings
+        A name in `METHODS`, and its settings.
+    outputs
+        Names from `OUTPUTS`.
+    algorithm
+        How responses are estimated where none are given.
+    peak_share
+        Peaks below this share of a voxel's largest are left out.
+    make_mask
+        Whether a brain mask is made for a scan that has none.
+    slice_shown
+        Array axis and index of the slice to begin with; None begins with all.
+    device
+        Where to compute.
+    """
+
+    method: str = "csd"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ("glyphs", "AFD", "peak count", "residual")
+    algorithm: str = "auto"
+    peak_share: float = PEAK_SHARE
+    make_mask: bool = True
+    slice_shown: tuple[int, int] | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """The responses, and one slice's fODFs on the whole grid, while the rest is still at work."""
+
+    responses: ResponseSet
+    fod: ShImage
+
+
+@dataclass(frozen=True, eq=False)
+class DeconvolveResult:
+    """What one method made of a scan; maps in the order of the outputs asked for."""
+
+    scan: Scan
+    responses: ResponseSet
+    result: Deconvolution
+    maps: Mapping[str, ScalarImage]
+    peaks: PeakImage | None = None
+    outputs: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What several methods made of a scan, and the table of it."""
+
+    scan: Scan
+    responses: ResponseSet
+    runs: tuple[MethodRun, ...]
+    table: Table
+
+
+def estimate_responses(
+    scan: Scan, algorithm: str, make_mask: bool = True, progress: Progress | None = None
+) -> ResponseSet:
+    """Estimate the responses of a scan, within its mask or one made for it."""
+    from napari_dmri.deconvolve.response import estimate_response
+
+    scan, _ = _masked(scan, make_mask, part(progress, 0, 0.3, "mask: "))
+    return estimate_response(scan, algorithm, progress=part(progress, 0.3, 1, "response: "))
+
+
+def deconvolve_scan(
+    scan: Scan,
+    responses: ResponseSet | None,
+    options: DeconvolveOptions,
+    preview: Callable[[Preview], None] | None = None,
+    progress: Progress | None = None,
+) -> DeconvolveResult:
+    """Estimate the fODFs of a scan, the slice on show first, and make the maps.
+
+    The result is that of the method on the whole scan, whatever was shown before.
+    """
+    method, want = METHODS[options.method], options.outputs
+    scan, notes = _masked(scan, options.make_mask, part(progress, 0, 0.05, "mask: "))
+    if responses is None:
+        responses = estimate_responses(
+            scan, options.algorithm, False, part(progress, 0.05, 0.15)
+        )  # fmt: skip
+    how = {"device": options.device, **options.settings}
+    if preview is not None and options.slice_shown is not None and "glyphs" in want:
+        fod = _one_slice(scan, responses, options, part(progress, 0.15, 0.2, "this slice: "))
+        if fod is not None:
+            preview(Preview(responses, fod))
+    result = deconvolve(
+        scan, method.name, responses, progress=part(progress, 0.2, 0.9, f"{method.label}: "), **how
+    )
+    result = named(result, f"{scan.name} | {method.label}")
+    peaks = None
+    if {"peak count", "peaks"} & set(want):
+        peaks = peaks_of(
+            result, options.peak_share, device=options.device,
+            progress=part(progress, 0.9, 0.98, "peaks: "),
+        )  # fmt: skip
+    part(progress, 0, 1)(1.0, "done")
+    return DeconvolveResult(
+        scan, responses, result, _maps(result, peaks, want), peaks, want, (*notes, *result.notes)
+    )
+
+
+def named(result: Deconvolution, name: str) -> Deconvolution:
+    """Return a deconvolution whose fODF and maps carry a name."""
+    maps = {
+        key: replace(image, name=f"{name} | {'residual' if key == 'residual' else key.upper()}")
+        for key, image in result.maps.items()
+    }
+    return replace(result, fod=replace(result.fod, name=name), maps=maps)
+
+
+def _masked(
+    scan: Scan, make_mask: bool, progress: Progress
+) -> tuple[Scan, tuple[str, ...]]:  # fmt: skip
+    if scan.mask is not None or not make_mask:
+        return scan, ()
+    from napari_dmri.signal.mask import brain_mask
+
+    mask = brain_mask(scan, progress=progress)
+    return scan.with_mask(mask), (f"A brain mask of {int(mask.sum())} voxels was made first.",)
+
+
+def _one_slice(
+    scan: Scan, responses: ResponseSet, options: DeconvolveOptions, progress: Progress
+) -> ShImage | None:
+    """Deconvolve one slice; None where it holds no voxel of the mask."""
+    assert options.slice_shown is not None
+    axis, index = options.slice_shown
+    where: list[slice] = [slice(None)] * 3
+    where[axis] = slice(index, index + 1)
+    cut = (*where, slice(None))
+    mask = None if scan.mask is None else scan.mask[tuple(where)]
+    if mask is not None and not mask.any():
+        return None
+    thin = replace(scan, data=np.asarray(scan.data[cut]), mask=mask)
+    # What the whole run will warn about is not said twice.
+    with hushed():
+        found = deconvolve(
+            thin, options.method, responses, device=options.device, progress=progress,
+            **options.settings,
+        )  # fmt: skip
+    whole = np.zeros((*scan.grid, found.fod.shape[3]), np.float32)
+    whole[cut] = found.fod.coefficients
+    name = f"{scan.name} | {METHODS[options.method].label}"
+    return replace(found.fod, coefficients=whole, affine=scan.affine, mask=None, name=name)
+
+
+def _maps(
+    result: Deconvolution, peaks: PeakImage | None, want: tuple[str, ...]
+) -> dict[str, ScalarImage]:
+    maps = {}
+    for key in ("csf", "gm"):
+        if "GM, CSF" in want and key in result.maps:
+            maps[key.upper()] = result.maps[key]
+    if "residual" in want and "residual" in result.maps:
+        maps["residual"] = result.maps["residual"]
+    if "peak count" in want and peaks is not None:
+        maps["peak count"] = replace(peak_count(peaks), name=f"{result.fod.name} | peak count")
+    if "AFD" in want:
+        maps["AFD"] = fibre_density(result.fod)
+    return maps
+
+
+def compare_methods(
+    scan: Scan,
+    responses: ResponseSet | None,
+    methods: Mapping[str, Mapping[str, Any]],
+    options: DeconvolveOptions,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Run several methods with their settings on one scan and tabulate what they found."""
+    scan, _ = _masked(scan, options.make_mask, part(progress, 0, 0.05, "mask: "))
+    if responses is None:
+        responses = estimate_responses(scan, options.algorithm, False, part(progress, 0.05, 0.15))
+    weights = np.array([METHODS[name].forecast(1000, given) for name, given in methods.items()])
+    ends = 0.15 + 0.85 * np.r_[0, np.cumsum(weights)] / weights.sum()
+    runs = []
+    for (name, settings), start, stop in zip(methods.items(), ends, ends[1:], strict=False):
+        label = METHODS[name].label
+        begun = time.perf_counter()
+        result = deconvolve(
+            scan, name, responses, device=options.device,
+            progress=part(progress, start, start + 0.9 * (stop - start), f"{label}: "), **settings,
+        )  # fmt: skip
+        seconds = time.perf_counter() - begun
+        result = named(result, f"{scan.name} | {label}")
+        peaks = peaks_of(
+            result, options.peak_share, device=options.device,
+            progress=part(progress, start + 0.9 * (stop - start), stop, f"{label} peaks: "),
+        )  # fmt: skip
+        runs.append(MethodRun(label, result, peaks, seconds))
+    return Comparison(scan, responses, tuple(runs), method_table(runs))
+
+
+def export_deconvolution(
+    result: DeconvolveResult,
+    folder: Path,
+    basis: str = "tournier07",
+    suffix: str = ".nii.gz",
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Write fODF, peaks, maps and responses into a folder.
+
+    Parameters
+    ----------
+    result
+        What to write.
+    folder
+        Where to; existing files are refused before anything is written.
+    basis, suffix
+        Of the fODF; peaks are written in the same format, maps as NIfTI.
+
+    Raises
+    ------
+    InputError
+        If a file is there already, or the folder cannot be written.
+    """
+    from napari_dmri.io import write_map, write_peaks, write_sh
+    from napari_dmri.io.responses import write_responses
+
+    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in result.result.fod.name)
+    stem = re.sub("_+", "_", safe)
+    fod = folder / f"{stem}_fod{suffix}"
+    maps = {
+        folder / f"{stem}_{name.replace(' ', '-')}.nii.gz": m for name, m in result.maps.items()
+    }
+    peaks = folder / f"{stem}_peaks{suffix}"
+    response = folder / f"{stem}_response_wm.txt"
+    there = [p.name for p in (fod, peaks, response, *maps) if p.exists()]
+    if there:
+        raise InputError(
+            f"{len(there)} files are in {folder} already ({', '.join(there[:3])}); "
+            "choose another folder or remove them."
+        )
+    report = part(progress, 0, 1)
+    report(0.0, f"writing {fod.name}")
+    write_sh(result.result.fod, fod, basis=basis)
+    written = [fod]
+    if result.peaks is not None:
+        report(0.4, f"writing {peaks.name}")
+        write_peaks(result.peaks, peaks)
+        written.append(peaks)
+    for index, (target, image) in enumerate(maps.items()):
+        report(0.5 + 0.4 * index / len(maps), f"writing {target.name}")
+        write_map(image, target)
+        written.append(target)
+    written += write_responses(result.responses, response)
+    return written

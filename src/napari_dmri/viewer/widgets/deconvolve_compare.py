@@ -1,0 +1,208 @@
+"""The part of the Deconvolve dock that sets several methods side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from napari.layers import Image
+from qtpy.QtWidgets import (
+    QApplication,
+    QCheckBox,
+    QFileDialog,
+    QGridLayout,
+    QPushButton,
+    QWidget,
+)
+
+from napari_dmri.deconvolve.outputs import fibre_density
+from napari_dmri.deconvolve.registry import METHODS
+from napari_dmri.errors import InputError
+from napari_dmri.viewer.compare_layout import CompareLayout
+from napari_dmri.viewer.deconvolving import Comparison, compare_methods
+from napari_dmri.viewer.jobs import Job, Outcome
+from napari_dmri.viewer.layers import map_layer
+from napari_dmri.viewer.widgets._parts import RunBar, Section, StatusLine, beside
+from napari_dmri.viewer.widgets.compare_plots import RegionTable
+from napari_dmri.viewer.widgets.compare_work import box_of
+
+__all__ = ["CompareMethods"]
+
+
+class CompareMethods(Section):
+    """Run several methods on the scan of the dock; show glyphs side by side and a table.
+
+    Parameters
+    ----------
+    viewer
+        The napari viewer.
+    dock
+        The dock whose scan, responses and settings are used.
+    """
+
+    def __init__(self, viewer: Any, dock: Any) -> None:
+        super().__init__("Compare methods", expanded=False)
+        self.viewer, self.dock = viewer, dock
+        self.compared: Comparison | None = None
+        self.panels: list[list[Any]] = []
+        self.layout_ = CompareLayout(viewer)
+        self.layout_.left.connect(self._left)
+        self.boxes: dict[str, QCheckBox] = {}
+        grid = QGridLayout()
+        grid.setContentsMargins(0, 0, 0, 0)
+        for index, (name, method) in enumerate(METHODS.items()):
+            box = QCheckBox(method.label)
+            box.setChecked(name in ("csd", "msmt-csd"))
+            box.setToolTip(method.summary)
+            box.toggled.connect(self.refresh)
+            self.boxes[name] = box
+            grid.addWidget(box, index // 2, index % 2)
+        holder = QWidget()
+        holder.setLayout(grid)
+        self.addWidget(holder)
+        self.device = StatusLine()
+        self.addWidget(self.device)
+        self.run_bar = RunBar("Compare")
+        self.run_bar.connect_start(self._start)
+        self.run_bar.finished.connect(self._done)
+        self.addWidget(self.run_bar)
+        self.table = RegionTable()
+        self.table.setAccessibleName("Table by method")
+        self.table.hide()
+        self.addWidget(self.table)
+        self.side = QPushButton("side by side")
+        self.side.setCheckable(True)
+        self.side.setToolTip("Show the methods' glyphs in linked panels; off restores the window.")
+        self.copy = QPushButton("copy")
+        self.copy.setToolTip("Copy the table as tab-separated text.")
+        self.save = QPushButton("save…")
+        self.save.setToolTip("Save the table as TSV.")
+        self.row_ = beside(self.side, self.copy, self.save)
+        self.row_.hide()
+        self.addWidget(self.row_)
+        self.line = StatusLine()
+        self.line.hide()
+        self.addWidget(self.line)
+        self.side.clicked.connect(self._side_clicked)
+        self.copy.clicked.connect(self._copy)
+        self.save.clicked.connect(self._ask_save)
+
+    def let_go(self) -> None:
+        """Leave the side-by-side view."""
+        self.layout_.leave(keep=self._layers())
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The methods that are ticked and can be used."""
+        return tuple(n for n, box in self.boxes.items() if box.isChecked() and box.isEnabled())
+
+    def offer(self, problems: Mapping[str, str]) -> None:
+        """Disable methods that the scan or the responses do not allow, with the reason."""
+        for name, reason in problems.items():
+            self.boxes[name].setEnabled(not reason)
+            self.boxes[name].setToolTip(reason or METHODS[name].summary)
+        self.refresh()
+
+    def refresh(self, *_: Any) -> None:
+        """Say what a comparison would need, and allow it or say what is missing."""
+        enough = len(self.chosen) > 1
+        reason = "" if enough else "Tick at least two methods."
+        if self.dock.scans.layer is None:
+            reason = "Open a scan first."
+        self.device.say(self.dock.forecast(*self.chosen) if enough else reason)
+        self.run_bar.enable(not reason, reason)
+
+    def _start(self) -> Job | None:
+        scan = self.dock.scan
+        if scan is None or self.dock.run_bar.running:
+            words = "Open a scan first." if scan is None else "A run is at work; cancel it first."
+            self.run_bar.message.say(words, "error")
+            return None
+        name = self.dock.result_name.text().strip() or scan.name
+        methods = {name_: self.dock.settings_of(name_) for name_ in self.chosen}
+        return Job(
+            "Compare methods", compare_methods, replace(scan, name=name),
+            self.dock.response.responses, methods, self.dock.options,
+        )  # fmt: skip
+
+    def _done(self, outcome: Outcome) -> None:
+        if outcome.error is None and not outcome.cancelled:
+            self.show_comparison(outcome.result)
+
+    def show_comparison(self, compared: Comparison) -> None:
+        """Show the table, and the methods' glyphs side by side."""
+        if self.layout_.active:
+            self.layout_.leave(keep=self._layers())
+        self.compared = compared
+        self.table.show_table(compared.table)
+        self.table.setToolTip("\n".join(compared.table.notes))
+        self.table.show()
+        self.row_.show()
+        self.panels = _panels(compared)
+        self.side.setChecked(True)
+        self._side_by_side()
+
+    def _side_clicked(self, wanted: bool) -> None:
+        if wanted:
+            self._side_by_side()
+        else:
+            self.layout_.leave(keep=self._layers())
+
+    def _side_by_side(self) -> None:
+        mask = self.compared.scan.mask if self.compared is not None else None
+        first = self.panels[0][0]
+        box = None if mask is None else box_of(mask, first.scale, first.translate)
+        self.layout_.enter(self.panels, crosshair=False, box=box)
+
+    def _layers(self) -> list[Any]:
+        return [layer for panel in self.panels for layer in panel]
+
+    def _left(self, notice: str) -> None:
+        self.side.setChecked(False)
+        gone = [p for p in self.panels if any(x not in self.viewer.layers for x in p)]
+        if gone:
+            self.panels = []
+        self.side.setEnabled(not gone)
+        if notice:
+            self.line.say(notice, "note")
+
+    def _copy(self) -> None:
+        if self.compared is not None:
+            QApplication.clipboard().setText(self.compared.table.to_tsv())
+            self.line.say("The table is on the clipboard.", "ok")
+
+    def _ask_save(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(self, "Save the table", "methods.tsv", "TSV (*.tsv)")
+        if path:
+            self.save_table(path)
+
+    def save_table(self, path: str | Path) -> None:
+        """Write the table as TSV; say where, or why not."""
+        from napari_dmri.io.atomic import write_text
+
+        assert self.compared is not None
+        try:
+            write_text(Path(path), self.compared.table.to_tsv())
+        except (InputError, OSError) as error:
+            self.line.say(str(error), "error")
+        else:
+            self.line.say(f"Wrote {Path(path).name}.", "ok")
+
+
+def _panels(compared: Comparison) -> list[list[Any]]:
+    """Make a panel a method: its fibre density with its glyphs on top."""
+    from napari_dmri.viewer.glyphs.peaks import peaks_layer
+    from napari_dmri.viewer.glyphs.show import glyph_layer
+
+    panels = []
+    for run in compared.runs:
+        fod = run.result.fod
+        data, kwargs, _ = map_layer(fibre_density(fod))
+        try:
+            glyphs = glyph_layer(fod)
+        except InputError:
+            glyphs = peaks_layer(fod)
+        panels.append([Image(data, **{**kwargs, "name": fod.name}), glyphs])
+    return panels

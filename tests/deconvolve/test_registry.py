@@ -1,0 +1,121 @@
+"""The list of methods says what the solvers do, and refuses what they cannot."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_dmri.deconvolve.base import ResponseSet
+from napari_dmri.deconvolve.registry import METHODS, Method, deconvolve, suggest_method
+from napari_dmri.errors import InputError
+from napari_dmri.images import Response
+from napari_dmri.scan import GradientTable, Scan
+from napari_dmri.sphere.sampling import half_sphere
+
+
+def responses(*bvalues: float) -> ResponseSet:
+    """Give responses of sharp white matter, dull grey matter and fast CSF, with b0 first."""
+    every = (0.0, *bvalues)
+    b = np.array(every)[:, None] / 1000
+    wm = np.exp(-0.8 * b) * [3.5, -1.2, 0.3] * [[1, 1, 1]] * np.where(b > 0, 1, [[1, 0, 0]])
+    tissues = {
+        "wm": Response(100 * wm, every, "wm", 300),
+        "gm": Response(100 * 3.6 * np.exp(-0.9 * b), every, "gm", 200),
+        "csf": Response(100 * 7 * np.exp(-3 * b), every, "csf", 100),
+    }
+    return ResponseSet(tissues)
+
+
+def scan_of(*bvalues: float, shape=(3, 3, 2)) -> Scan:
+    directions = half_sphere(30)
+    table = GradientTable(
+        np.r_[0, 0, np.repeat(bvalues, 30)],
+        np.r_[np.zeros((2, 3)), np.tile(directions, (len(bvalues), 1))],
+    )
+    along = directions[:, 0] ** 2
+    signal = [np.full(2, 100.0)]
+    signal += [100 * np.exp(-b / 1000 * (0.3 + 1.4 * along)) for b in bvalues]
+    data = np.broadcast_to(np.concatenate(signal), (*shape, len(table)))
+    return Scan(data.astype(np.float32), np.diag([2.0, 2, 2, 1]), table, name="one fibre")
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda m: m.name)
+def test_settings_are_the_solvers_own(method: Method):
+    parameters = inspect.signature(method.load()).parameters
+    named = {s.name for s in method.settings} | set(method.fixed) | {"device", "progress", "mask"}
+    assert named <= set(parameters)
+    assert ("shell" in parameters) == method.chooses_shell
+    for setting in method.settings:
+        assert setting.default == parameters[setting.name].default
+        assert setting.check(setting.default, method.label) == setting.default
+        assert setting.label and setting.tip.endswith(".")
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda m: m.name)
+def test_each_finds_the_fibre_and_gives_the_maps_it_promises(method: Method):
+    scan = scan_of(1000, 2000, 3000)
+    quick = {"iterations": 60} if "iterations" in method.defaults else {}
+    found = deconvolve(scan, method.name, responses(1000, 2000, 3000), device="cpu", **quick)
+    assert set(found.maps) == set(method.maps)
+    axes = half_sphere(400)
+    from napari_dmri.sphere.harmonics import design_matrix
+
+    values = found.fod.coefficients[1, 1, 1] @ design_matrix(axes, found.fod.order).T
+    assert abs(axes[values.argmax()][0]) > 0.98
+    assert found.provenance["method"] in METHODS
+    assert found.notes and found.volumes and found.voxels == 18
+
+
+def test_the_suggestion_goes_by_shells_and_responses():
+    one, three = scan_of(1000), scan_of(1000, 2000, 3000)
+    assert suggest_method(one) == "csd"
+    assert suggest_method(three) == "msmt-csd"
+    only_wm = ResponseSet({"wm": responses(1000, 2000, 3000).wm})
+    assert suggest_method(three, only_wm) == "csd"
+
+
+def test_why_a_method_is_not_offered():
+    several = METHODS["msmt-csd"]
+    assert several.problem(scan_of(1000, 2000).gradients) == ""
+    reason = several.problem(scan_of(1000).gradients)
+    assert "3 tissues" in reason and "this scan has 2 (0, 1000 s/mm²)" in reason
+    only_wm = ResponseSet({"wm": responses(1000, 2000).wm})
+    assert "grey matter and CSF" in several.problem(scan_of(1000, 2000).gradients, only_wm)
+    b0 = GradientTable(np.zeros(3), np.zeros((3, 3)))
+    assert "no diffusion-weighted shell" in METHODS["csd"].problem(b0)
+
+
+def test_refusals_are_sentences():
+    scan, have = scan_of(1000), responses(1000)
+    with pytest.raises(InputError, match="Unknown method 'esd'; choose one of csd, msmt-csd"):
+        deconvolve(scan, "esd", have)
+    with pytest.raises(InputError, match="CSD does not take iterations; it takes order"):
+        deconvolve(scan, "csd", have, iterations=3)
+    with pytest.raises(InputError, match="order = 5 of CSD; choose one of 4, 6"):
+        deconvolve(scan, "csd", have, order=5)
+    with pytest.raises(InputError, match=r"regulariser = 0 of CSD; expected 1e-06 to 1"):
+        deconvolve(scan, "csd", have, regulariser=0)
+    with pytest.raises(InputError, match="regulariser = 'much' of CSD is not a number"):
+        deconvolve(scan, "csd", have, regulariser="much")
+    with pytest.raises(InputError, match="needs at least 3 b-values"):
+        deconvolve(scan, "msmt-csd", have)
+
+
+def test_one_response_is_enough_for_csd_and_a_mask_restricts_it():
+    scan = scan_of(1000)
+    mask = np.zeros(scan.grid, bool)
+    mask[1, 1, 1] = True
+    found = deconvolve(scan, "csd", responses(1000).wm, mask=mask, shell="all", device="cpu")
+    assert found.voxels == 1
+    assert np.count_nonzero(found.fod.coefficients[..., 0]) == 1
+    again = deconvolve(replace(scan, mask=mask), "csd", responses(1000), device="cpu")
+    assert np.allclose(found.fod.coefficients, again.fod.coefficients, atol=1e-6)
+
+
+def test_the_forecast_follows_voxels_and_iterations():
+    slow = METHODS["rumba"]
+    assert slow.forecast(2000) == pytest.approx(2 * slow.forecast(1000))
+    assert slow.forecast(1000, {"iterations": 1200}) == pytest.approx(2 * slow.forecast(1000))
