@@ -156,7 +156,8 @@ def test_sampled_peaks_and_the_angle_between_two_images():
 
 def test_the_detail_follows_size_count_and_machine_with_hysteresis():
     sizes = [choose_frequency(d, 100, SOFTWARE) for d in (3, 10, 30, 100, 300, 1000)]
-    assert sizes == sorted(sizes) and sizes[0] == 2 and sizes[-1] >= 16
+    assert sizes == sorted(sizes) and sizes[0] <= 4 and sizes[-1] >= 16
+    assert choose_frequency(3, 10_000, SOFTWARE) == 3 and choose_frequency(3, 40_000, SOFTWARE) == 2
     assert choose_frequency(30, 1000, SOFTWARE) == 4
     assert choose_frequency(1000, 40_000, SOFTWARE) == 2
     assert choose_frequency(1000, 10_000, HARDWARE) >= 8

@@ -7,7 +7,11 @@ from math import sqrt
 
 from napari_dmri.viewer.glyphs.sphere import FREQUENCIES
 
-__all__ = ["HARDWARE", "SOFTWARE", "Budget", "choose_frequency"]
+__all__ = ["COARSEST", "HARDWARE", "SOFTWARE", "Budget", "choose_frequency"]
+
+COARSEST, ENOUGH = 2, 3
+"""The coarsest sphere there is, and the one on which a single sharp lobe still has its shape: even
+the smallest glyphs are drawn on that, unless there are too many of them."""
 
 HYSTERESIS = 1.25
 """The size must leave a level's range by this factor before the level changes."""
@@ -68,8 +72,8 @@ def choose_frequency(
     triangles = budget.moving if moving else budget.triangles
     affordable = sqrt(triangles / (20 * max(count, 1)))
     most = max((f for f in FREQUENCIES if f <= affordable), default=FREQUENCIES[0])
-    most = max(most, 2)
-    wanted = budget.sharpness * sqrt(max(diameter, 1.0))
+    most = max(most, COARSEST)
+    wanted = max(float(ENOUGH), budget.sharpness * sqrt(max(diameter, 1.0)))
     if count * 20 * (SPARE * wanted) ** 2 < budget.triangles / 8:
         wanted *= SPARE
     nearest = _at_least(wanted)
@@ -77,7 +81,7 @@ def choose_frequency(
         stretch = sqrt(HYSTERESIS)
         if _at_least(wanted / stretch) <= current <= _at_least(wanted * stretch):
             return current
-    return max(2, min(nearest, most))
+    return max(COARSEST, min(nearest, most))
 
 
 def _at_least(wanted: float) -> int:

@@ -14,6 +14,7 @@ uniform mat3 u_place;      // RAS millimetres to the node's coordinates
 uniform mat3 u_normal;     // RAS to right, up, towards the eye
 uniform vec3 u_behind;     // pushes the glyphs of a 2D view just behind its plane
 uniform float u_negative;  // 1 draws negative lobes, 0 hides them
+uniform vec2 u_thicken;    // millimetres by which small glyphs are thickened, pixels a millimetre
 attribute vec3 a_direction;
 attribute vec4 a_vertex;   // row of its radius, side of the sphere, place in the basis texture
 attribute vec3 a_centre;   // per glyph from here on
@@ -30,11 +31,16 @@ void main() {
     float r = s.x;
     float size = r < 0.0 ? -r * u_negative : r;
     float turn = r < 0.0 ? -1.0 : 1.0;
-    v_normal = u_normal * (turn * (r * a_direction - side * s.yzw));
-    v_direction = a_direction;
+    vec3 slope = r * a_direction - side * s.yzw;
+    v_normal = u_normal * (turn * slope);
+    v_direction = a_direction * (size * abs(a_glyph.z) + 1e-6);
     v_colour = a_colour;
     v_radius = (r < 0.0 ? u_negative * r : r) * a_glyph.z;
-    vec3 p = a_centre + u_place * (size * a_glyph.z * a_direction) + u_behind;
+    // a negative lobe that is hidden, or thinner than the thickening, is the foot of positive ones
+    float foot = r * a_glyph.z * u_negative > -u_thicken.x ? 1.0 : -1.0;
+    float steep = length(slope) * abs(a_glyph.z) * u_thicken.y;
+    vec3 thick = slope * (foot * u_thicken.x * abs(a_glyph.z) * u_thicken.y / (steep + 0.5));
+    vec3 p = a_centre + u_place * (size * a_glyph.z * a_direction + thick) + u_behind;
     gl_Position = $transform(vec4(p, 1.0));
 }
 """

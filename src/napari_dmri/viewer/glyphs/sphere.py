@@ -21,7 +21,7 @@ __all__ = ["FREQUENCIES", "Template", "evaluation_matrix", "template"]
 FREQUENCIES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Parts of the icosahedron's edges on offer: 12, 42, 92, 162, 362, 642 ... 10242 vertices."""
 
-BLUR = 0.012
+BLUR = 0.01
 """Smoothing on the coarsest sphere, whose directions are farther apart than a sharp lobe is wide:
 without it, a lobe on a vertex would be drawn as a needle without width."""
 

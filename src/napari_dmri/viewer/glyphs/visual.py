@@ -17,7 +17,7 @@ from vispy.visuals.filters.clipping_planes import PlanesClipper
 from vispy.visuals.shaders import Function
 
 from napari_dmri.viewer.glyphs.basis import PLAIN, Reading, ShSpace
-from napari_dmri.viewer.glyphs.detail import HARDWARE, SOFTWARE, Budget, choose_frequency
+from napari_dmri.viewer.glyphs.detail import COARSEST, HARDWARE, SOFTWARE, Budget, choose_frequency
 from napari_dmri.viewer.glyphs.shaders import FRAGMENT, VERTEX
 from napari_dmri.viewer.glyphs.sphere import FREQUENCIES, template
 from napari_dmri.viewer.glyphs.textures import GlyphTextures, basis_places
@@ -29,6 +29,13 @@ MARGIN = 0.25
 
 FLAT_DEPTH = 0.2
 """Share of the depth range that the glyphs of a 2D view take."""
+
+THICKEN, THICKEN_COARSEST = 0.7, 1.5
+"""Pixels by which the surface of small glyphs is moved outwards: a lobe thinner than a pixel would
+miss every pixel's centre and not be drawn at all. The coarsest sphere makes lobes thinner still."""
+
+SMALL, LARGE = 16.0, 40.0
+"""Voxels of up to so many pixels have glyphs thickened in full, and from so many not at all."""
 
 SOFTWARE_RENDERERS = ("llvmpipe", "softpipe", "swrast", "software", "swiftshader")
 
@@ -53,6 +60,7 @@ class SHGlyphVisual(Visual):
         self._moved = False
         self._clipper: PlanesClipper | None = None
         self.frequency: int | None = None
+        self.thickened = 0.0
         self.path = ""
         self._centres = np.zeros((0, 3), np.float32)
         self._coefficients = np.zeros((0, 1), np.float32)
@@ -227,7 +235,10 @@ class SHGlyphVisual(Visual):
         frequency = self.detail or choose_frequency(
             diameter, int(inside.sum()), self.budget, current, moving
         )
-        while frequency > 2 and self._texels(int(inside.sum()), frequency) > 2 * self.budget.texels:
+        while (
+            frequency > COARSEST
+            and self._texels(int(inside.sum()), frequency) > 2 * self.budget.texels
+        ):
             frequency = max(f for f in FREQUENCIES if f < frequency)
         if moving:
             self.settle()
@@ -236,6 +247,11 @@ class SHGlyphVisual(Visual):
             # in 2D layers are painted in order: earlier ones must not hide glyphs, nor these later
             view.transforms.canvas.context.clear(color=False, depth=True)
         self.shared_program["u_behind"] = (0.0, 0.0, depth)
+        physical = scale * float(getattr(view.transforms, "pixel_scale", 1.0) or 1.0)
+        thicken = THICKEN_COARSEST if frequency <= COARSEST else THICKEN
+        thicken *= float(np.clip((LARGE - diameter) / (LARGE - SMALL), 0, 1))
+        self.thickened = thicken
+        self.shared_program["u_thicken"] = (thicken / max(physical, 1e-30), physical)
         return True
 
     def _orient(self, view: Any, to_screen: Any) -> tuple[float, float]:
