@@ -10,13 +10,20 @@ from numpy.typing import NDArray
 
 from napari_dmri.errors import InputError
 from napari_dmri.harmonize import features, scale_maps
-from napari_dmri.harmonize.alignment import Channels, agreement, register_rigid
+from napari_dmri.harmonize.alignment import Channels, register_rigid
 from napari_dmri.harmonize.linear_rish_card import Facts, facts_of, make_card
+from napari_dmri.harmonize.plans import (
+    load_scan,
+    plan_orders,
+    require_pair,
+    scan_of,
+    subjects_of,
+)
 from napari_dmri.harmonize.template import Template, build_template
 from napari_dmri.progress import Progress, part, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from napari_dmri.harmonize.base import PairLike
     from napari_dmri.harmonize.linear_rish import LinearRish
@@ -34,10 +41,6 @@ MIN_GROUP = 10
 WARN_GROUP = 16
 """Scans a site below which group training is warned about (Cetin Karayumak 2019: 16 to 18)."""
 
-MIN_PAIR_OVERLAP = 0.6
-MIN_PAIR_CORRELATION = 0.5
-"""Below these a pair is not of one head: masks (Dice) and FA with L0 (correlation)."""
-
 
 def train_pairs(
     model: LinearRish,
@@ -48,29 +51,29 @@ def train_pairs(
 ) -> Trained:
     """Train from travelling pairs: ratios within subjects, their mean, its root."""
     report = progress or silent
-    subjects = _subjects(pairs)
+    subjects = subjects_of(pairs)
     report(0.0, f"reading {len(pairs)} pairs")
     named = [
-        (f"{subject} {role}", partial(_of, pair, role))
+        (f"{subject} {role}", partial(scan_of, pair, role))
         for subject, pair in zip(subjects, pairs, strict=True)
         for role in ("source", "target")
     ]
-    orders, notes = _plan(model, named)
+    orders, notes = plan_orders(model, named)
     facts: list[Facts] = []
     brains: list[features.Brain] = []
     partners: list[features.Brain] = []
     rigid: list[Array] = []
     for n, (subject, pair) in enumerate(zip(subjects, pairs, strict=True)):
         inner = part(report, 0.4 * n / len(pairs), 0.4 * (n + 1) / len(pairs), f"{subject}: ")
-        source = _measure(model, _of(pair, "source"), orders, device, part(inner, 0.0, 0.3))
-        target = _measure(model, _of(pair, "target"), orders, device, part(inner, 0.3, 0.6))
+        source = _measure(model, scan_of(pair, "source"), orders, device, part(inner, 0.0, 0.3))
+        target = _measure(model, scan_of(pair, "target"), orders, device, part(inner, 0.3, 0.6))
         for role, (brain, scan) in (("source", source), ("target", target)):
             facts.append(facts_of(subject, role, scan, orders))
             (brains if role == "source" else partners).append(brain)
         motion = register_rigid(
             source[0].channels, target[0].channels, progress=part(inner, 0.6, 1.0)
         )
-        _require_pair(source[0].channels, target[0].channels, motion, subject)
+        require_pair(source[0].channels, target[0].channels, motion, subject)
         rigid.append(motion)
     template = build_template(
         [b.channels for b in brains],
@@ -115,9 +118,10 @@ def train_groups(
     entries = [("source", s) for s in source_scans] + [("target", s) for s in target_scans]
     report(0.0, f"reading {len(entries)} scans")
     named = [
-        (f"{role} scan {n + 1}", partial(_load, entry)) for n, (role, entry) in enumerate(entries)
+        (f"{role} scan {n + 1}", partial(load_scan, entry))
+        for n, (role, entry) in enumerate(entries)
     ]
-    orders, notes = _plan(model, named)
+    orders, notes = plan_orders(model, named)
     if min(counts.values()) < WARN_GROUP:
         notes.append(
             f"Trained on groups of {counts['source']} and {counts['target']} scans; "
@@ -129,7 +133,7 @@ def train_groups(
         inner = part(
             report, 0.3 * n / len(entries), 0.3 * (n + 1) / len(entries), f"scan {n + 1}: "
         )
-        brain, scan = _measure(model, _load(entry), orders, device, inner)
+        brain, scan = _measure(model, load_scan(entry), orders, device, inner)
         brains.append(brain)
         facts.append(facts_of(str(scan.metadata.get("subject") or scan.name), role, scan, orders))
     template = build_template(
@@ -156,88 +160,6 @@ def train_groups(
     return card, template.channels, maps
 
 
-def _subjects(pairs: Sequence[Any]) -> tuple[str, ...]:
-    if not pairs:
-        raise InputError("No pairs to train on; give at least one (source, target) pair of scans.")
-    labels: list[str] = []
-    for n, pair in enumerate(pairs):
-        label = "" if isinstance(pair, tuple) else str(pair.subject)
-        if not label:
-            label = str(_of(pair, "source").metadata.get("subject") or f"pair {n + 1}")
-        if label in labels:
-            raise InputError(
-                f"Subject {label} comes twice (pairs {labels.index(label) + 1} and {n + 1}); "
-                "give each travelling subject once."
-            )
-        labels.append(label)
-    return tuple(labels)
-
-
-def _of(pair: Any, role: str) -> Scan:
-    if isinstance(pair, tuple):
-        return _as_scan(pair[0] if role == "source" else pair[1])
-    return _as_scan(getattr(pair, role))
-
-
-def _as_scan(value: Any) -> Scan:
-    from napari_dmri.scan import Scan
-
-    if not isinstance(value, Scan):
-        raise InputError(
-            f"Training takes scans with gradients, not {type(value).__name__}; read files with "
-            "read_scan or read_pairs."
-        )
-    return value
-
-
-def _load(entry: Any) -> Scan:
-    return _as_scan(entry.load() if hasattr(entry, "load") else entry)
-
-
-def _plan(
-    model: LinearRish, scans: Sequence[tuple[str, Callable[[], Scan]]]
-) -> tuple[dict[float, int], list[str]]:
-    """Choose shells (the last scan's, a target) and the order that all scans support."""
-    light = [(name, load()) for name, load in scans]
-    reference = light[-1][1]
-    if model.shell is None:
-        shells = [reference.gradients.shell().bvalue]
-    else:
-        shells = [
-            reference.gradients.shell(float(b)).bvalue
-            for b in np.atleast_1d(np.asarray(model.shell, float))
-        ]
-    for name, scan in light:
-        if not scan.gradients.b0_mask.any():
-            raise InputError(
-                f"{name} has no b0 volume (lowest b-value {scan.gradients.bvalues.min():g} "
-                "s/mm²); S/b0 needs one."
-            )
-        for bvalue in shells:
-            try:
-                scan.gradients.shell(bvalue)
-            except InputError as error:
-                raise InputError(f"{name}: {error}") from error
-    orders, notes = features.common_orders(light, sorted(set(shells)), model.order)
-    for bvalue in orders:
-        mapped = [
-            f"{name} ({found:g})"
-            for name, scan in light
-            if features.needs_mapping(found := scan.gradients.shell(bvalue).bvalue, bvalue)
-        ]
-        if mapped:
-            how = (
-                f"their S/b0 were raised to {bvalue:g}/b"
-                if model.map_bvalue
-                else "they were used as they are"
-            )
-            notes.append(
-                f"{len(mapped)} scans differ from b={bvalue:g} s/mm² by more than 1 % and {how}: "
-                f"{', '.join(mapped[:4])}{' ...' if len(mapped) > 4 else ''}."
-            )
-    return orders, notes
-
-
 def _measure(
     model: LinearRish, scan: Scan, orders: dict[float, int], device: str, progress: Progress
 ) -> tuple[features.Brain, Scan]:
@@ -251,17 +173,6 @@ def _measure(
         progress=part(progress, 0.3, 1.0),
     )
     return brain, masked
-
-
-def _require_pair(source: Channels, target: Channels, motion: Array, subject: str) -> None:
-    correlation, overlap = agreement(source, target, motion)
-    if overlap < MIN_PAIR_OVERLAP or correlation < MIN_PAIR_CORRELATION:
-        raise InputError(
-            f"The scans of {subject} cannot be aligned rigidly: their masks overlap by "
-            f"{overlap:.0%} (at least {MIN_PAIR_OVERLAP:.0%} is needed) and their FA and L0 "
-            f"correlate by {correlation:.2f} (at least {MIN_PAIR_CORRELATION:.2f}); check that "
-            "both are of one person and cover the same part of the head."
-        )
 
 
 def _mean_of_ratios(
