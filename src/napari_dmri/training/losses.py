@@ -26,7 +26,8 @@ def signal_loss(model: torch.nn.Module, tensors: tuple[torch.Tensor, ...]) -> to
     Parameters
     ----------
     model
-        Maps the inputs of a batch to coefficients, (n, C) or (B, C, x, y, z).
+        Maps the inputs of a batch to coefficients, (n, C), or those of the cores
+        (B, C, x, y, z).
     tensors
         As `Patches` and `Tiles` give them.
     """

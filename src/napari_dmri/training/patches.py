@@ -122,8 +122,8 @@ class Patches(_Sampler):
 class Tiles(_Sampler):
     """Draw blocks with a halo; only their core enters the loss.
 
-    Batches hold inputs (B, C, e, e, e) with e = edge + 2 halo, the flat index of each sample among
-    the B e^3 voxels, and then what `Patches` gives.
+    Batches hold inputs (B, C, w, w', w'') with w = edge + 2 halo, the flat index of each sample
+    among the voxels of the B cores, and then what `Patches` gives.
 
     Parameters
     ----------
@@ -182,24 +182,24 @@ class Tiles(_Sampler):
         import torch
 
         wide = self.edges + 2 * self.halo
-        steps = [np.arange(w) - self.halo for w in wide]
         inputs, where, samples, subjects = [], [], [], []
         for number, (subject, *corner) in enumerate(tiles):
             grid, first = self.grids[subject], self.first_rows[subject]
-            at = [c + s for c, s in zip(corner, steps, strict=True)]
-            there = [
-                (s >= 0) & (s < e) & (a >= 0) & (a < extent)
-                for a, s, e, extent in zip(at, steps, self.edges, grid, strict=True)
+            at = [
+                np.clip(np.arange(w) + c - self.halo, 0, n - 1)
+                for w, c, n in zip(wide, corner, grid, strict=True)
             ]
-            x, y, z = (np.clip(a, 0, extent - 1) for a, extent in zip(at, grid, strict=True))
-            rows = first + ((x[:, None] * grid[1] + y)[..., None] * grid[2] + z)
-            core = there[0][:, None, None] & there[1][:, None] & there[2]
-            known = np.where(core, self.lookup[rows], -1).reshape(-1)
-            chosen = np.flatnonzero(known >= 0)
-            values = self.inputs.index_select(0, self.on_device(rows.reshape(-1)))
+            values = self.inputs.index_select(0, self.on_device(first + _flat(at, grid)))
             inputs.append(values.T.reshape(-1, *wide.tolist()))
-            where.append(chosen + number * int(wide.prod()))
-            samples.append(known[chosen])
+            core = [np.arange(e) + c for e, c in zip(self.edges, corner, strict=True)]
+            there = [(c >= 0) & (c < n) for c, n in zip(core, grid, strict=True)]
+            inside = np.ix_(*[np.flatnonzero(t) for t in there])
+            known = np.full(self.edges, -1, np.int64)
+            rows = _flat([c[t] for c, t in zip(core, there, strict=True)], grid)
+            known[inside] = self.lookup[first + rows].reshape(known[inside].shape)
+            chosen = np.flatnonzero(known.reshape(-1) >= 0)
+            where.append(chosen + number * known.size)
+            samples.append(known.reshape(-1)[chosen])
             subjects.append(np.full(len(chosen), subject))
         numbers = np.concatenate(samples)
         targets = self.targets.index_select(0, self.on_device(numbers))
@@ -212,3 +212,9 @@ class Tiles(_Sampler):
             self.shares,
         )
         return Batch(kept, float(len(numbers)))
+
+
+def _flat(at: Sequence[Array], grid: Array) -> NDArray[np.int64]:
+    """Return the flat indices of a block of voxels, given by its indices along each axis."""
+    x, y, z = at
+    return np.asarray(((x[:, None] * grid[1] + y)[..., None] * grid[2] + z).reshape(-1), np.int64)

@@ -4,9 +4,8 @@ Subject after subject: the input coefficients of every voxel and, for the voxels
 the target scanner measured. The system keeps in memory what fits and reads the rest when it is
 drawn. Each subject is fitted once, when it is added.
 
-Border rule, for training and for applying alike: voxels outside the mask hold the value of the
-nearest voxel inside it (`fill_outside`), and beyond the image the outermost voxels repeat. Zeros
-would teach a network what the edge of a mask looks like.
+Volumes have no gaps: whoever adds one gives voxels outside the mask the values of the nearest voxel
+inside it, as applying a network does. Zeros would teach it what the edge of a mask looks like.
 """
 
 from __future__ import annotations
@@ -24,37 +23,9 @@ from napari_dmri.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Store", "Subject", "fill_outside"]
+__all__ = ["Store", "Subject"]
 
 Array = NDArray[Any]
-
-
-def fill_outside(values: Array, mask: Array) -> NDArray[np.float32]:
-    """Give voxels outside a mask the values of the nearest voxel inside it.
-
-    Parameters
-    ----------
-    values
-        (X, Y, Z, C).
-    mask
-        Voxels to keep (X, Y, Z).
-
-    Raises
-    ------
-    InputError
-        If the mask is empty.
-    """
-    from scipy import ndimage
-
-    if not mask.any():
-        raise InputError("The mask is empty; make a new brain mask.")
-    filled = np.array(values, np.float32, order="C")
-    if not mask.all():
-        nearest = ndimage.distance_transform_edt(
-            ~mask, return_distances=False, return_indices=True
-        )[:, ~mask]
-        filled[~mask] = filled[tuple(nearest)]
-    return filled
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +87,7 @@ class Store:
         label
             Its name.
         values
-            Input coefficients (X, Y, Z, C), without gaps (see `fill_outside`).
+            Input coefficients (X, Y, Z, C), without gaps.
         where
             Voxels to learn from (X, Y, Z), bool.
         targets
