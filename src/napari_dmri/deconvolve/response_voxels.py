@@ -1,0 +1,317 @@
+r"""Find voxels of single fibres, grey matter and CSF in the scan itself.
+
+Free water has lost nearly all of its signal where tissue keeps much of it, so the mean signal
+decay
+
+.. math:: D = \tfrac{1}{K} \sum_k \ln(\bar S_0 / \bar S_{b_k})
+
+over the K shells, anisotropy, and the brightness at b = 0 tell the tissues apart without any other
+image (Dhollander et al. 2016, ISMRM Workshop on Breaking the Barriers of Diffusion MRI, 5). What
+is found must be plausible: voxels that are neither darker after diffusion weighting nor brighter at
+b = 0 than white matter are crossing fibres, not grey matter.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dmri.errors import DmriWarning, InputError
+from napari_dmri.progress import Progress, part, silent
+from napari_dmri.signal.blocks import blocks, fitting_mask
+from napari_dmri.signal.mask import otsu_threshold
+from napari_dmri.signal.tensor import fit_tensor
+
+if TYPE_CHECKING:
+    from napari_dmri.scan import Scan
+
+__all__ = [
+    "Voxels",
+    "brightness_at",
+    "find_tissues",
+    "read_voxels",
+    "signal_of",
+    "single_fibres",
+]
+
+Array = NDArray[Any]
+
+ANISOTROPIC = 0.2
+"""FA above which a voxel is taken for white matter."""
+
+EROSION_MM = 4.0
+"""Voxels nearer to the mask's border hold scalp, vessels and partial volume."""
+
+LEAST_VOXELS = 20
+"""Fewer voxels than this are no tissue."""
+
+
+@dataclass(frozen=True, eq=False)
+class Voxels:
+    """Hold what tells the usable voxels of a scan apart, one row each.
+
+    Parameters
+    ----------
+    where
+        Flat index in C order (P,).
+    grid
+        Shape (X, Y, Z) of the scan.
+    means
+        Mean signal of each shell, b0 first (P, S).
+    fa, linear, planar
+        Fractional anisotropy, (l1 - l2) / l1 and (l2 - l3) / l1 of the tensor (P,).
+    axis
+        Principal direction (P, 3).
+    inner
+        Whether a voxel lies away from the mask's border (P,).
+    skipped
+        How many voxels of the mask could not be used.
+    """
+
+    where: NDArray[np.intp]
+    grid: tuple[int, int, int]
+    means: NDArray[np.float64]
+    fa: NDArray[np.float32]
+    linear: NDArray[np.float32]
+    planar: NDArray[np.float32]
+    axis: NDArray[np.float32]
+    inner: NDArray[np.bool_]
+    skipped: int
+
+    @property
+    def decay(self) -> NDArray[np.float64]:
+        """The mean signal decay D (P,)."""
+        floor = 1e-3 * self.means[:, :1]
+        ratios = self.means[:, :1] / np.maximum(self.means[:, 1:], floor)
+        result: NDArray[np.float64] = np.log(ratios).mean(1)
+        return result
+
+
+def read_voxels(
+    scan: Scan, mask: Array | None = None, *, progress: Progress | None = None
+) -> Voxels:
+    """Read shell means and the tensor of a scan's usable voxels.
+
+    Parameters
+    ----------
+    scan
+        The scan.
+    mask
+        Where to look (X, Y, Z); None takes the scan's mask, else all voxels with b0 > 0.
+    progress
+        Who is told.
+
+    Raises
+    ------
+    InputError
+        If the mask is empty or on another grid, b0 or weighted volumes are missing, directions are
+        too few, or no voxel has signal.
+
+    Warns
+    -----
+    DmriWarning
+        With the number of voxels left out because of NaN, Inf or b0 <= 0.
+    """
+    report = progress or silent
+    inside = fitting_mask(scan, mask)
+    shells = scan.gradients.shells
+    _require_shells(scan)
+    means = np.zeros((*scan.grid, len(shells)), np.float32)
+    good = np.zeros(scan.grid, bool)
+    broken = dark = 0
+    for block in blocks(scan, np.arange(scan.shape[3]), inside):
+        with np.errstate(invalid="ignore", over="ignore"):
+            values = np.stack([block.signal[:, s.indices].mean(1) for s in shells], 1)
+            finite = np.isfinite(block.signal.sum(1))
+        usable = finite & (values > 0).all(1)
+        broken += int((~finite).sum())
+        dark += int((finite & ~usable).sum())
+        block.put(means, np.where(usable[:, None], values, 0).astype(np.float32))
+        block.put(good, usable)
+        report(0.3 * block.done, "reading shells")
+    if not good.any():
+        raise InputError(
+            f"{scan.name}: no voxel can be used for a response ({broken} hold NaN or Inf, {dark} "
+            "have no signal in some shell); check the image file and the mask."
+        )
+    skipped = broken + (dark if inside is not None else 0)
+    if skipped:
+        warnings.warn(
+            f"{scan.name}: {broken} voxels with NaN or Inf and {skipped - broken} without signal "
+            "in some shell were left out of the responses.",
+            DmriWarning,
+            stacklevel=3,
+        )
+    tensor = fit_tensor(scan, mask=good, device="cpu", progress=part(progress, 0.3, 1.0))
+    where = np.flatnonzero(good)
+    values = tensor.eigenvalues.reshape(-1, 3)[where]
+    largest = np.maximum(values[:, 0], 1e-9)
+    return Voxels(
+        where,
+        scan.grid,
+        means.reshape(-1, len(shells))[where].astype(np.float64),
+        np.ascontiguousarray(tensor.fa).reshape(-1)[where],
+        ((values[:, 0] - values[:, 1]) / largest).astype(np.float32),
+        ((values[:, 1] - values[:, 2]) / largest).astype(np.float32),
+        tensor.principal.reshape(-1, 3)[where],
+        _inner(good, scan.voxel_size).reshape(-1)[where],
+        skipped,
+    )
+
+
+def _require_shells(scan: Scan) -> None:
+    table = scan.gradients
+    if not table.b0_mask.any():
+        raise InputError(
+            f"{scan.name} has no b0 volume (lowest b-value {table.bvalues.min():g} s/mm²); a "
+            "response needs one to scale the shells: add a b0 volume to the scan."
+        )
+    counts = {s.bvalue: table.distinct_directions(s.indices) for s in table.weighted_shells}
+    if not counts or max(counts.values()) < 6:
+        words = ", ".join(f"{n} at b={b:g}" for b, n in counts.items()) or "none"
+        raise InputError(
+            f"{scan.name} has too few directions for a response ({words}); at least 6 distinct "
+            "ones are needed on one shell."
+        )
+
+
+def _inner(good: Array, voxel_size: Array) -> NDArray[np.bool_]:
+    """Return voxels away from the border; the image's own edge is none."""
+    from scipy import ndimage
+
+    if good.all():
+        return good
+    inner: NDArray[np.bool_] = ndimage.distance_transform_edt(good, sampling=voxel_size)
+    inner = inner > EROSION_MM
+    return inner if inner.sum() >= 0.2 * good.sum() else good
+
+
+def single_fibres(voxels: Voxels, count: int | None = None, *, by: str = "linear") -> Array:
+    """Return rows of voxels whose signal looks like that of one fibre bundle.
+
+    Parameters
+    ----------
+    voxels
+        The scan's voxels.
+    count
+        How many of the most anisotropic ones; None takes the upper fifth of white matter.
+    by
+        ``"linear"`` (a tensor with one large eigenvalue) or ``"fa"``.
+
+    Raises
+    ------
+    InputError
+        If no voxel is anisotropic.
+    """
+    measure = voxels.linear if by == "linear" else voxels.fa
+    white = np.flatnonzero((voxels.fa > ANISOTROPIC) & (voxels.fa < 0.99) & voxels.inner)
+    if not white.size:
+        raise InputError(
+            f"No voxel has FA above {ANISOTROPIC:g} (highest {voxels.fa.max():.2f} of "
+            f"{voxels.fa.size}), so none shows a single fibre; check mask, b-values and b-vectors."
+        )
+    wanted = max(LEAST_VOXELS, len(white) // 5) if count is None else count
+    order = np.argsort(-measure[white], kind="stable")
+    return np.sort(white[order[:wanted]])
+
+
+def find_tissues(voxels: Voxels) -> dict[str, Array]:
+    """Return rows of pure white matter and, where they are plausible, of grey matter and CSF."""
+    fibrous = (voxels.fa > ANISOTROPIC) & voxels.inner
+    if not fibrous.any():
+        return {"wm": np.empty(0, np.intp)}
+    found = {"wm": _white(voxels, fibrous)}
+    # Brightness and decay in units of white matter's, so that one rule fits all protocols.
+    bright = np.log(voxels.means[:, 0] / np.median(voxels.means[found["wm"], 0]))
+    decay = voxels.decay
+    white = float(np.median(decay[found["wm"]]))
+    rest = np.flatnonzero((voxels.fa <= ANISOTROPIC) & voxels.inner)
+    water, watery = _water(rest, decay, bright, white)
+    grey = _grey(np.setdiff1d(rest, watery), decay, bright, white)
+    return found | {t: rows for t, rows in (("gm", grey), ("csf", water)) if rows.size}
+
+
+def _white(voxels: Voxels, fibrous: Array) -> Array:
+    """Return rows of anisotropic voxels that lie among such voxels, without outliers of decay."""
+    from scipy import ndimage
+
+    image = np.zeros(voxels.grid, bool)
+    image.reshape(-1)[voxels.where[fibrous]] = True
+    # Crossings leave holes of low anisotropy, which are white matter's inside all the same.
+    filled = ndimage.binary_closing(np.pad(image, 1, mode="edge"))[1:-1, 1:-1, 1:-1] | image
+    core = ndimage.binary_erosion(filled, border_value=1).reshape(-1)[voxels.where]
+    rows = np.flatnonzero(core & voxels.inner)
+    if rows.size < max(LEAST_VOXELS, 0.1 * fibrous.sum()):
+        rows = np.flatnonzero(fibrous)
+    for measure in (voxels.decay, np.log(voxels.means[:, 0])):
+        middle = float(np.median(measure[rows]))
+        width = float(np.subtract(*np.percentile(measure[rows], (75, 25)))) / 1.349
+        rows = rows[np.abs(measure[rows] - middle) <= 2 * max(width, 1e-6)]
+    return rows
+
+
+def _water(rest: Array, decay: Array, bright: Array, white: float) -> tuple[Array, Array]:
+    """Return rows of pure CSF, and of all that holds much of it."""
+    none = np.empty(0, np.intp)
+    if rest.size < LEAST_VOXELS or np.ptp(decay[rest]) < 1e-3:
+        return none, none
+    limit = max(otsu_threshold(decay[rest]), 1.35 * white)
+    some = rest[(decay[rest] > limit) & (bright[rest] > 0.2)]
+    if some.size < LEAST_VOXELS:
+        return none, some
+    # The crowd at the upper end is free water; its own noise spreads it to both sides.
+    reference = _mode(np.sort(decay[some])[2 * some.size // 3 :])
+    pure = some[np.abs(decay[some] - reference) < 0.06 * reference]
+    return (pure if pure.size >= LEAST_VOXELS else none), some
+
+
+def _grey(rest: Array, decay: Array, bright: Array, white: float) -> Array:
+    """Return rows of grey matter: the crowd between white matter and water."""
+    none = np.empty(0, np.intp)
+    for measure, width in ((decay, 0.1 * white), (bright, 0.1), (decay, 0.07 * white)):
+        if rest.size < LEAST_VOXELS:
+            return none
+        rest = rest[np.abs(measure[rest] - _mode(measure[rest])) < width]
+    away = np.hypot(np.median(bright[rest]), np.median(decay[rest]) - white) if rest.size else 0
+    return rest if away > 0.1 and rest.size >= LEAST_VOXELS else none
+
+
+def _mode(values: Array) -> float:
+    """Return the middle of the narrowest interval that holds half, halved again and again."""
+    some = np.sort(values)
+    while some.size > 8:
+        half = some.size // 2
+        start = int(np.argmin(some[half:] - some[: some.size - half]))
+        some = some[start : start + half + 1]
+    return float(some.mean())
+
+
+def brightness_at(voxels: Voxels, rows: Array, white: Array, affine: Array) -> float:
+    """Return how bright the receive field is at some voxels against white matter, a factor.
+
+    The field is the quadratic function of position that the logarithm of white matter's b0 follows.
+    """
+    if len(white) < 500:
+        return 1.0
+    at = np.stack(np.unravel_index(voxels.where, voxels.grid), 1) @ affine[:3, :3].T
+    centre, size = at[white].mean(0), np.maximum(at[white].std(0), 1e-6)
+    x, y, z = ((at - centre) / size).T
+    design = np.stack([np.ones_like(x), x, y, z, x * x, y * y, z * z, x * y, x * z, y * z], 1)
+    logarithm = np.log(voxels.means[white, 0])
+    field = design @ np.linalg.lstsq(design[white], logarithm, rcond=None)[0]
+    return float(np.clip(np.exp(field[rows]).mean() / np.exp(field[white]).mean(), 0.5, 2))
+
+
+def signal_of(scan: Scan, where: Array) -> NDArray[np.float32]:
+    """Return the signal (n, N) of voxels given by their flat C-order index, in that order."""
+    place = np.full(scan.grid, -1, np.int64)
+    place.reshape(-1)[where] = np.arange(len(where))
+    out = np.empty((len(where), scan.shape[3]), np.float32)
+    for block in blocks(scan, np.arange(scan.shape[3]), place >= 0):
+        planes = place[block.planes] if block.by_voxel else place[:, :, block.planes].T
+        out[planes.reshape(-1)[block.inside]] = block.signal
+    return out
