@@ -31,11 +31,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dmri.errors import InputError
+from napari_dmri.sphere.harmonics import n_coefficients
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Plan", "make_plan", "solve"]
+__all__ = ["Plan", "check_solver", "make_plan", "solve"]
 
 EVERY = 10
 """Iterations between two looks at the residuals."""
@@ -83,7 +84,7 @@ def make_plan(
     penalty: Array,
     *,
     rho: float = 0.05,
-    relax: float = 1.6,
+    relax: float = 1.9,
     device: torch.device | str = "cpu",
 ) -> Plan:
     r"""Factorise what voxels share.
@@ -114,7 +115,7 @@ def make_plan(
     if not rho > 0 or not 0 < relax < 2:
         raise InputError(
             f"rho is {rho} and the relaxation {relax}; rho must be positive and the relaxation "
-            "between 0 and 2 (usual: 1.6)."
+            "between 0 and 2 (usual: 1.9)."
         )
     normal = forward.T @ forward
     curve = normal + (np.diag(penalty) if penalty.ndim == 1 else penalty)
@@ -202,6 +203,28 @@ def solve(
         t, free = t[waiting], free[waiting]
         w, x = torch.empty_like(t), torch.empty_like(free)
     return solution, converged
+
+
+def check_solver(
+    regulariser: float, directions: int, iterations: int, tolerance: float, order: int
+) -> None:
+    """Refuse settings that the solver cannot use."""
+    if not (np.isfinite(regulariser) and regulariser > 0):
+        raise InputError(
+            f"The regulariser is {regulariser}; it must be positive (usual: 0.001): with 0, orders "
+            "above those that the directions support would not be determined."
+        )
+    least = n_coefficients(order)
+    if directions < least:
+        raise InputError(
+            f"{directions} constraint directions cannot hold an fODF of order {order} with {least} "
+            f"coefficients; choose {2 * least} or more."
+        )
+    if iterations < 1 or not (np.isfinite(tolerance) and tolerance >= 0):
+        raise InputError(
+            f"{iterations} iterations and a tolerance of {tolerance}; expected at least 1 "
+            "iteration and a tolerance of 0 or more."
+        )
 
 
 def _settled(

@@ -17,18 +17,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dmri.deconvolve.admm import check_solver, make_plan, solve
 from napari_dmri.deconvolve.base import Deconvolution, ResponseSet
 from napari_dmri.deconvolve.shells import (
-    Shells,
     check_order,
     forward_matrix,
+    order_notes,
     require_anisotropy,
     select_shells,
-    supported_order,
 )
 from napari_dmri.deconvolve.voxels import check_start, solve_voxels
 from napari_dmri.device import choose_device
-from napari_dmri.errors import InputError
 from napari_dmri.images import ShImage
 from napari_dmri.provenance import provenance
 from napari_dmri.sphere.harmonics import design_matrix, n_coefficients
@@ -61,9 +60,9 @@ def csd(
     mask: Array | None = None,
     regulariser: float = 1e-3,
     directions: int = 362,
-    iterations: int = 200,
+    iterations: int = 100,
     tolerance: float = 1e-3,
-    rho: float = 0.05,
+    rho: float = 1.0,
     start: ShImage | None = None,
     device: str = "auto",
     progress: Progress | None = None,
@@ -113,8 +112,6 @@ def csd(
     DmriWarning
         With the number of voxels left out because of NaN, Inf or b0 <= 0.
     """
-    from napari_dmri.deconvolve.admm import make_plan, solve
-
     wm = response.wm if isinstance(response, ResponseSet) else response
     order = check_order(order)
     check_solver(regulariser, directions, iterations, tolerance, order)
@@ -191,41 +188,3 @@ def csd(
         found.voxels,
         found.converged,
     )
-
-
-def check_solver(
-    regulariser: float, directions: int, iterations: int, tolerance: float, order: int
-) -> None:
-    """Refuse settings that the solver cannot use."""
-    if not (np.isfinite(regulariser) and regulariser > 0):
-        raise InputError(
-            f"The regulariser is {regulariser}; it must be positive (usual: 0.001): with 0, orders "
-            "above those that the directions support would not be determined."
-        )
-    least = n_coefficients(order)
-    if directions < least:
-        raise InputError(
-            f"{directions} constraint directions cannot hold an fODF of order {order} with {least} "
-            f"coefficients; choose {2 * least} or more."
-        )
-    if iterations < 1 or not (np.isfinite(tolerance) and tolerance >= 0):
-        raise InputError(
-            f"{iterations} iterations and a tolerance of {tolerance}; expected at least 1 "
-            "iteration and a tolerance of 0 or more."
-        )
-
-
-def order_notes(order: int, response: Response, shells: Shells) -> tuple[str, ...]:
-    """Say where the order goes beyond what directions and response determine."""
-    notes = []
-    supported = supported_order(shells.directions)
-    if order > supported:
-        notes.append(
-            f"super-resolution: {shells.directions} distinct directions determine order "
-            f"{supported}; orders {supported + 2} to {order} follow from non-negativity"
-        )
-    if order > response.order:
-        notes.append(
-            f"the response has order {response.order}; higher orders follow from non-negativity"
-        )
-    return tuple(notes)

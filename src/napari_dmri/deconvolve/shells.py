@@ -32,8 +32,10 @@ __all__ = [
     "check_order",
     "forward_matrix",
     "match_rows",
+    "order_notes",
     "require_anisotropy",
     "select_shells",
+    "supported_order",
 ]
 
 MAX_ORDER = 16
@@ -291,6 +293,22 @@ def supported_order(directions: int) -> int:
     while n_coefficients(order + 2) <= directions:
         order += 2
     return order
+
+
+def order_notes(order: int, response: Response, shells: Shells) -> tuple[str, ...]:
+    """Say where the order goes beyond what directions and response determine."""
+    notes = []
+    supported = supported_order(shells.directions)
+    if order > supported:
+        notes.append(
+            f"super-resolution: {shells.directions} distinct directions determine order "
+            f"{supported}; orders {supported + 2} to {order} follow from non-negativity"
+        )
+    if order > response.order:
+        notes.append(
+            f"the response has order {response.order}; higher orders follow from non-negativity"
+        )
+    return tuple(notes)
 
 
 def _list(values: Sequence[float] | Array) -> str:
