@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from napari_dmri.commands import compare, deconvolve, harmonize, scan, simulate
+from napari_dmri.commands import compare, deconvolve, harmonize, response, scan, simulate
 from napari_dmri.commands.console import ManyValues, Verbs
 
 __all__ = ["app"]
@@ -45,6 +45,7 @@ app.command("fit-sh")(scan.fit_sh)
 app.command()(scan.tensor)
 app.command()(scan.mask)
 app.add_typer(harmonize.app, name="harmonize")
+app.command()(response.response)
 app.add_typer(deconvolve.app, name="deconvolve")
 app.command(cls=ManyValues)(compare.compare)
 app.command()(simulate.view)

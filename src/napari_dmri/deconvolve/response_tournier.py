@@ -6,8 +6,9 @@ Deconvolve, find the two largest peaks of each fODF, keep the voxels with the la
 
 make the response from them along their first peak, and go on until the same voxels are chosen
 (Tournier et al. 2013, NMR Biomed 26:1775). Peaks are divided by the voxel's brightness at b = 0
-here, as voxels near the coil would be preferred otherwise. The first response is that of the voxels with the
-highest FA; each round but the first looks at the ten times as many voxels that ranked highest.
+here, as voxels near the coil would be preferred otherwise. The first response is that of the voxels
+with the highest FA; each round but the first looks at the ten times as many voxels that ranked
+highest.
 """
 
 from __future__ import annotations

@@ -263,8 +263,9 @@ def _water(rest: Array, decay: Array, bright: Array, white: float) -> tuple[Arra
     some = rest[(decay[rest] > limit) & (bright[rest] > 0.2)]
     if some.size < LEAST_VOXELS:
         return none, some
-    # The crowd at the upper end is free water; its own noise spreads it to both sides.
-    reference = _mode(np.sort(decay[some])[2 * some.size // 3 :])
+    # The crowd at the upper end is free water: its peak has partial volume, its top has noise.
+    upper = np.sort(decay[some])[2 * some.size // 3 :]
+    reference = (_mode(upper) + float(np.median(upper[-max(LEAST_VOXELS, some.size // 5) :]))) / 2
     pure = some[np.abs(decay[some] - reference) < 0.06 * reference]
     return (pure if pure.size >= LEAST_VOXELS else none), some
 
