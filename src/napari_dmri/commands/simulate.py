@@ -26,15 +26,30 @@ def view(
     files: Annotated[
         list[Path], typer.Argument(help="Scans, maps, masks, SH images, streamlines.")
     ],
+    basis: Annotated[
+        str | None,
+        typer.Option(
+            help="SH basis of the files that do not name theirs: tournier07 (MRtrix3), "
+            "descoteaux07 (DIPY), or either with _legacy.",
+            show_default=False,
+        ),
+    ] = None,
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="Glyphs of several SH images in panels.")
+    ] = False,
 ) -> None:
     """Open files in napari with the docks."""
     missing = [str(path) for path in files if not path.exists()]
     if missing:
         raise InputError(f"No file at {', '.join(missing)}; check the path.")
+    if basis is not None:
+        from napari_dmri.io.sh_images import basis_name
+
+        basis = basis_name(basis)
     _needs_viewer()
     from napari_dmri.viewer.launch import view_files
 
-    view_files(files)
+    view_files(files, basis=basis, side_by_side=side_by_side)
 
 
 def demo(

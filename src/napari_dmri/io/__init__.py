@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from napari_dmri.io.peaks import read_peaks, write_peaks
     from napari_dmri.io.responses import read_response, read_responses, write_response
     from napari_dmri.io.scans import read_scan, write_scan
-    from napari_dmri.io.sh_images import read_sh, write_sh
+    from napari_dmri.io.sh_images import open_sh, read_sh, write_sh
     from napari_dmri.io.streamlines import read_streamlines
 
 _HOMES = {
     "classify": "detect",
+    "open_sh": "sh_images",
     "read_labels": "maps",
     "read_map": "maps",
     "read_mask": "maps",
@@ -40,6 +41,7 @@ _HOMES = {
 
 __all__ = [
     "classify",
+    "open_sh",
     "read_labels",
     "read_map",
     "read_mask",

@@ -7,11 +7,13 @@ Sidecar keys follow the BIDS derivatives of diffusion models where they exist
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_dmri.device import require_memory
 from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.images import ShImage
 from napari_dmri.io.atomic import full_suffix, stem_of
@@ -20,7 +22,14 @@ from napari_dmri.io.maps import write_array
 from napari_dmri.io.opened import open_image
 from napari_dmri.sphere.harmonics import BASES, convert_basis, order_of
 
-__all__ = ["basis_name", "read_sh", "write_sh"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from napari_dmri.io.volumes import LazyVolumes
+
+__all__ = ["ShFile", "basis_name", "open_sh", "read_sh", "write_sh"]
 
 _ALIASES = {
     "mrtrix3": "tournier07",
@@ -46,16 +55,110 @@ def basis_name(word: str) -> str:
     return name
 
 
-def read_sh(path: str | Path, *, basis: str | None = None) -> ShImage:
-    """Read SH coefficients and convert them to the internal basis.
+@dataclass(frozen=True, eq=False)
+class ShFile:
+    """Hold an SH file that was opened, of which only the header was read.
 
     Parameters
     ----------
     path
-        4D ``.nii``, ``.nii.gz``, ``.mif`` or ``.mif.gz``; one volume a coefficient.
+        The file.
+    coefficients
+        Lazy array (X, Y, Z, C), as stored, in closest-canonical order.
     basis
-        The basis in the file; if None, as the sidecar says, otherwise MRtrix3's (tournier07),
-        with a `DmriWarning` where the file is NIfTI.
+        The basis that they are stored in.
+    named
+        Whether the file, its format or the caller says the basis; otherwise it is assumed.
+    affine
+        Voxel indices to scanner RAS millimetres (4, 4).
+    bvalue, normalised, name, provenance
+        As in `napari_dmri.images.ShImage`.
+    """
+
+    path: Path
+    coefficients: LazyVolumes
+    basis: str
+    named: bool
+    affine: NDArray[np.float64]
+    bvalue: float | None = None
+    normalised: bool = True
+    name: str = "SH"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"ShFile({self.path.name!r}, {self.shape[:3]}, order {self.order}, {self.basis})"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape (X, Y, Z, C)."""
+        return self.coefficients.shape
+
+    @property
+    def order(self) -> int:
+        """The maximum degree L."""
+        return order_of(self.coefficients.shape[3])
+
+    def remark(self) -> str:
+        """Say that the basis is assumed; nothing where it is known."""
+        if self.named:
+            return ""
+        return (
+            f"{self.path.name} does not say its SH basis; {self.basis} (MRtrix3) is assumed: "
+            "name another (basis=) if it is not."
+        )
+
+    def read(self, basis: str | None = None) -> ShImage:
+        """Read everything and convert it to the internal basis.
+
+        Voxels with values that are not finite are set to zero, masked out, and counted in a
+        `DmriWarning`.
+
+        Parameters
+        ----------
+        basis
+            The basis that it is stored in, where that is not ``self.basis``.
+
+        Raises
+        ------
+        InputError
+            If it does not fit into free memory, or the basis is not known.
+        """
+        size = 4 * self.coefficients.size
+        require_memory(2 * size, f"Reading {self.path.name}", "crop it or close other programs.")
+        stored = np.asarray(self.coefficients[...], dtype=np.float32)
+        coefficients = convert_basis(stored, basis_name(basis or self.basis))
+        bad = np.asarray(~np.isfinite(coefficients).all(-1), dtype=bool)
+        if bad.any():
+            warnings.warn(
+                f"{self.path.name}: {int(bad.sum())} of {bad.size} voxels hold values that are "
+                "not finite; they are set to zero and masked out.",
+                DmriWarning,
+                stacklevel=2,
+            )
+            coefficients = np.where(bad[..., None], np.float32(0), coefficients)
+        inside = (coefficients != 0).any(-1)
+        return ShImage(
+            coefficients,
+            self.affine,
+            mask=None if inside.all() else inside,
+            bvalue=self.bvalue,
+            normalised=self.normalised,
+            name=self.name,
+            provenance=self.provenance,
+        )
+
+
+def open_sh(path: str | Path, *, basis: str | None = None) -> ShFile:
+    """Open an SH file: its header and sidecar are read, its coefficients when they are asked for.
+
+    Parameters
+    ----------
+    path
+        4D ``.nii``, ``.nii.gz``, ``.mif`` or ``.mif.gz``; one volume a coefficient. Uncompressed
+        files are memory-mapped; compressed ones are unpacked into memory, once, on the first
+        access.
+    basis
+        The basis in the file; if None, as the sidecar says, otherwise MRtrix3's (tournier07).
 
     Raises
     ------
@@ -73,39 +176,41 @@ def read_sh(path: str | Path, *, basis: str | None = None) -> ShImage:
     except InputError as error:
         raise InputError(f"{image.path.name}: {error}") from error
     sidecar = read_sidecar(image.path)
-    if basis is None:
-        basis = sidecar.get("SphericalHarmonicBasis")
-    if basis is None:
-        basis = "tournier07"
-        if ".nii" in full_suffix(path):
-            warnings.warn(
-                f"{image.path.name} does not say its SH basis; tournier07 (MRtrix3) is assumed: "
-                "name another (basis=) if it is not.",
-                DmriWarning,
-                stacklevel=2,
-            )
-    stored = np.asarray(image.read(), dtype=np.float32)
-    coefficients = convert_basis(stored, basis_name(str(basis)))
-    bad = ~np.isfinite(coefficients).all(-1)
-    if bad.any():
-        warnings.warn(
-            f"{image.path.name}: {int(bad.sum())} of {bad.size} voxels hold values that are not "
-            "finite; they are set to zero and masked out.",
-            DmriWarning,
-            stacklevel=2,
-        )
-        coefficients[bad] = 0
-    inside = (coefficients != 0).any(-1)
+    told = basis if basis is not None else sidecar.get("SphericalHarmonicBasis")
     bvalue = sidecar.get("BValue")
-    return ShImage(
-        coefficients,
-        image.affine,
-        mask=None if inside.all() else inside,
+    return ShFile(
+        image.path,
+        image.data,
+        basis_name(str(told)) if told is not None else "tournier07",
+        named=told is not None or ".nii" not in full_suffix(path),
+        affine=image.affine,
         bvalue=None if bvalue is None else float(bvalue),
         normalised=bool(sidecar.get("Normalised", True)),
         name=str(sidecar.get("Name", stem_of(image.path))),
         provenance=dict(sidecar.get("Provenance") or {}),
     )
+
+
+def read_sh(path: str | Path, *, basis: str | None = None) -> ShImage:
+    """Read SH coefficients and convert them to the internal basis.
+
+    Parameters
+    ----------
+    path
+        4D ``.nii``, ``.nii.gz``, ``.mif`` or ``.mif.gz``; one volume a coefficient.
+    basis
+        The basis in the file; if None, as the sidecar says, otherwise MRtrix3's (tournier07),
+        with a `DmriWarning` where the file is NIfTI.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be used, is not 4D, or its volumes are not a set of even coefficients.
+    """
+    opened = open_sh(path, basis=basis)
+    if not opened.named:
+        warnings.warn(opened.remark(), DmriWarning, stacklevel=2)
+    return opened.read()
 
 
 def write_sh(

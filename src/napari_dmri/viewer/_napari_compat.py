@@ -7,13 +7,14 @@ private names. Where they are missing or the graphics system lacks what instanci
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
 import napari
 from napari.layers import Layer
 
-__all__ = ["PROBLEM", "register_layer", "renderer", "why_no_glyphs"]
+__all__ = ["PROBLEM", "add_to_context_menu", "register_layer", "renderer", "why_no_glyphs"]
 
 SUPPORTED = ((0, 9), (0, 10))
 
@@ -103,3 +104,29 @@ def register_layer(layer: type[Layer], visual: type[Any], controls: type[Any]) -
         from napari._qt.layer_controls.dynamic.qt_dynamic_layer_controls import buttons_dict
 
         buttons_dict[layer] = QtVectorsButtons
+
+
+def add_to_context_menu(
+    layer: type[Layer], actions: Iterable[tuple[str, str, Callable[[], object]]]
+) -> None:
+    """Offer actions (id, title, function) in the layer list's menu of a layer type, once an app.
+
+    A manifest cannot add to that menu in napari 0.9; where this way is closed too, the actions
+    are in the menu bar and in the palette all the same.
+    """
+    with suppress(ImportError, AttributeError, TypeError, ValueError):
+        from app_model.types import Action
+        from napari._app_model import get_app_model
+        from napari._app_model.constants import MenuGroup, MenuId
+
+        app = get_app_model()
+        rule = {
+            "id": MenuId.LAYERLIST_CONTEXT,
+            "group": MenuGroup.NAVIGATION,
+            "when": f"active_layer_type == '{layer.__name__.lower()}'",
+        }
+        for name, title, call in actions:
+            if name not in app.commands:
+                app.register_action(
+                    Action(id=name, title=title, callback=call, menus=[rule], palette=False)
+                )

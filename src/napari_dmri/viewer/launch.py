@@ -36,22 +36,45 @@ def open_docks(viewer: Any) -> dict[str, Any]:
     return widgets
 
 
-def view_files(paths: Iterable[str | Path], *, block: bool = True) -> Any:
+def view_files(
+    paths: Iterable[str | Path],
+    *,
+    basis: str | None = None,
+    side_by_side: bool = False,
+    block: bool = True,
+) -> Any:
     """Open napari with files and docks.
 
     Parameters
     ----------
     paths
         Scans, maps, masks, SH images or streamlines.
+    basis
+        Of SH files that do not name it; 4D files without gradients are then SH files.
+    side_by_side
+        Show the glyphs of several SH files next to each other, with one camera, each over the
+        maps among the files.
     block
         Whether to run until the window is closed; otherwise the viewer is returned at once.
     """
     import napari
 
+    from napari_dmri.viewer.reader import reading_sh_as
+
     viewer = napari.Viewer(title="Diffusion MRI")
     open_docks(viewer)
-    for path in paths:
-        viewer.open(str(path), plugin=PLUGIN)
+    with reading_sh_as(basis):
+        for path in paths:
+            viewer.open(str(path), plugin=PLUGIN)
+    if side_by_side:
+        from qtpy.QtWidgets import QApplication
+
+        from napari_dmri.viewer.glyphs.side_by_side import toggle
+
+        # glyph layers follow their files with the next turn of the event loop
+        for _ in range(3):
+            QApplication.processEvents()
+        toggle(viewer)
     if block:
         napari.run()
     return viewer

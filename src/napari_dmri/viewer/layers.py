@@ -8,7 +8,7 @@ rotation (an axis permutation breaks the viewer); the true affine stays in the m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
@@ -16,6 +16,9 @@ from napari.utils import Colormap, DirectLabelColormap
 
 from napari_dmri.images import ScalarImage, ShImage, TensorImage
 from napari_dmri.scan import Scan
+
+if TYPE_CHECKING:
+    from napari_dmri.io.sh_images import ShFile
 
 __all__ = [
     "DIVERGING",
@@ -181,8 +184,8 @@ def labels_layer(image: ScalarImage, kind: str = "labels", **changes: Any) -> La
     return to_napari(data), kwargs, "labels"
 
 
-def sh_layer(image: ShImage, **changes: Any) -> LayerData:
-    """Describe SH coefficients as a 4D image layer, one coefficient a step."""
+def sh_layer(image: ShImage | ShFile, **changes: Any) -> LayerData:
+    """Describe SH coefficients as a 4D image layer, one coefficient a step; a file stays lazy."""
     _, high = _limits(image.coefficients[..., 0])
     kwargs = {
         "name": image.name,

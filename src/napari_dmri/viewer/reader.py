@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import napari
 from napari.utils.notifications import show_error, show_warning
@@ -24,7 +26,10 @@ from napari_dmri.viewer.layers import (
     tracks_layer,
 )
 
-__all__ = ["NOTHING", "SUFFIXES", "get_reader", "layers_from", "read"]
+if TYPE_CHECKING:
+    from napari_dmri.io.sh_images import ShFile
+
+__all__ = ["NOTHING", "SUFFIXES", "get_reader", "layers_from", "read", "reading_sh_as"]
 
 SUFFIXES = (
     ".nii",
@@ -38,8 +43,28 @@ SUFFIXES = (
     ".trx",
 )
 
+_basis: ContextVar[str | None] = ContextVar("basis", default=None)
+
 NOTHING: list[Any] = [(None,)]
 """What a napari reader returns when it dealt with a file and has no layer to add."""
+
+
+@contextmanager
+def reading_sh_as(basis: str | None) -> Iterator[None]:
+    """Read SH files in a basis, and 4D files without gradients as SH files, while it lasts.
+
+    Raises
+    ------
+    InputError
+        If the basis is not known.
+    """
+    from napari_dmri.io.sh_images import basis_name
+
+    token = _basis.set(None if basis is None else basis_name(basis))
+    try:
+        yield
+    finally:
+        _basis.reset(token)
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[Any]] | None:
@@ -116,8 +141,12 @@ def layers_from(path: str | Path) -> list[LayerData]:
     kind = io.classify(path)
     if kind == "scan":
         return [scan_layer(io.read_scan(path))]
+    basis = _basis.get()
     if kind == "sh":
-        return [sh_layer(io.read_sh(path))]
+        return [sh_layer(_named(io.open_sh(path, basis=basis)))]
+    if kind == "series" and basis is not None:
+        with suppress(InputError):
+            return [sh_layer(io.open_sh(path, basis=basis))]
     if kind == "labels":
         image = io.read_labels(path)
         mask = "mask" in path.name.lower() and image.data.max(initial=0) <= 1
@@ -128,6 +157,18 @@ def layers_from(path: str | Path) -> list[LayerData]:
         warnings.warn(io.what_is_missing(path), DmriWarning, stacklevel=2)
         return [map_layer(io.read_map(path), leading="volume")]
     return [map_layer(io.read_map(path))]
+
+
+def _named(image: ShFile) -> ShFile:
+    """Warn where an SH file does not say its basis."""
+    if not image.named:
+        warnings.warn(
+            f"{image.path.name} does not say its SH basis; {image.basis} (MRtrix3) is assumed. "
+            "Choose another in the glyph layer's panel if fibres do not follow the anatomy.",
+            DmriWarning,
+            stacklevel=3,
+        )
+    return image
 
 
 def _holds_dicom(folder: Path) -> bool:

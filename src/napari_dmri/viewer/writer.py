@@ -37,12 +37,15 @@ def _attempt(write: Any, path: str, data: Any, attributes: Mapping[str, Any]) ->
 
 def _write_image(path: Path, data: Any, attributes: Mapping[str, Any]) -> list[str]:
     from napari_dmri import io
+    from napari_dmri.io.sh_images import ShFile
 
     facts = attributes.get("metadata", {}).get(KEY, {})
     thing = facts.get("object")
     if isinstance(thing, Scan):
         written = io.write_scan(thing, path, provenance=facts.get("provenance") or None)
         return [str(p) for p in written]
+    if isinstance(thing, ShFile):
+        thing = thing.read()
     if isinstance(thing, ShImage):
         io.write_sh(thing, path)
         return [str(path)]

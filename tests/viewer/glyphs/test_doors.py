@@ -42,9 +42,10 @@ def test_commands_show_glyphs_peaks_and_the_angle(viewer, qtbot):
         commands.show_sh_glyphs()
     assert len(glyphs_in(viewer)) == 2
     commands.compare_sh_glyphs()
-    upper, lower = reversed(glyphs_in(viewer))
-    assert upper.style.colour == "map" and lower.style.colour == "uniform"
-    np.testing.assert_allclose(upper.style.colour_layer.data, np.rad2deg(0.3), atol=1)
+    lower, upper = glyphs_in(viewer)
+    assert lower.style.colour == "map"
+    assert upper.style.colour == "uniform" and upper.style.outline
+    np.testing.assert_allclose(lower.style.colour_layer.data, np.rad2deg(0.3), atol=1)
     commands.show_sh_peaks()
     vectors = next(layer for layer in viewer.layers if isinstance(layer, Vectors))
     assert len(vectors.data) == 27

@@ -101,7 +101,9 @@ def test_hiding_reordering_reset_and_theme(viewer, draw, pixels):
     viewer.theme = "dark"
     assert abs(lit(pixels()) - shown) < 0.05 * shown
     layer.opacity = 0.3
-    assert pixels()[..., 0].max() < 120
+    red = pixels()[..., 0]
+    # where a lobe lies in front of another of its glyph, both shine through: 1 - 0.7**2
+    assert red.max() < 0.52 * 255 and np.percentile(red[red > 20], 90) < 80
     assert image in viewer.layers
 
 

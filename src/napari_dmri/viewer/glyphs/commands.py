@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import napari
@@ -12,20 +13,23 @@ from napari_dmri.viewer.layers import kind_of
 
 __all__ = [
     "compare_sh_glyphs",
+    "inspect_by_click",
+    "menu_actions",
     "save_glyph_layer",
     "show_glyphs_after_opening",
     "show_sh_glyphs",
     "show_sh_peaks",
+    "show_side_by_side",
 ]
 
 
 def show_sh_glyphs() -> None:
     """Show the selected SH image as glyphs."""
-    from napari_dmri.viewer.glyphs.show import sh_of, show_glyphs
+    from napari_dmri.viewer.glyphs.show import sh_behind, show_glyphs
 
     layer = _chosen("sh")
     if layer is not None:
-        show_glyphs(_viewer(), sh_of(layer))
+        show_glyphs(_viewer(), sh_behind(layer))
 
 
 def show_sh_peaks() -> None:
@@ -34,14 +38,18 @@ def show_sh_peaks() -> None:
     from napari_dmri.viewer.glyphs.show import sh_of
 
     layer = _chosen("sh", "glyphs")
-    if layer is not None:
+    if layer is None:
+        return
+    try:
         _viewer().add_layer(peaks_layer(sh_of(layer)))
+    except InputError as error:
+        show_error(str(error))
 
 
 def compare_sh_glyphs() -> None:
-    """Colour one glyph layer by the angle of its first peaks to another's; draw that in one colour.
+    """Colour one glyph layer by the angle of its first peaks to another's; draw that as outlines.
 
-    The two are those selected, or the two newest; the upper one is A.
+    The two are those selected, or the two newest; the upper one is A, over which B is drawn.
     """
     import numpy as np
 
@@ -69,8 +77,32 @@ def compare_sh_glyphs() -> None:
     look = {"colormap": "inferno", "contrast_limits": (0.0, 45.0), "visible": False}
     angle_layer = viewer.add_image(data, **{**kwargs, **look})
     a.restyle(colour="map", colour_layer=angle_layer)
-    b.restyle(colour="uniform")
-    b.opacity = 0.5
+    b.restyle(colour="uniform", uniform=(1.0, 1.0, 1.0), outline=True)
+    viewer.layers.move(viewer.layers.index(b), viewer.layers.index(a) + 1)
+
+
+def show_side_by_side() -> None:
+    """Show the visible glyph layers side by side with one camera; again, put everything back."""
+    from napari_dmri.viewer.glyphs.side_by_side import toggle
+
+    toggle(_viewer())
+
+
+def inspect_by_click() -> None:
+    """Open the glyph under the next clicks large, with its numbers; again, stop that."""
+    layer = _chosen("glyphs")
+    if layer is not None:
+        layer.inspecting = not layer.inspecting
+
+
+def menu_actions() -> list[tuple[str, str, Callable[[], None]]]:
+    """Return what the layer list's menu offers for glyph layers: id, title, function."""
+    return [
+        ("napari-dmri.context.save", "Save as SH image…", save_glyph_layer),
+        ("napari-dmri.context.inspect", "Inspect glyphs by clicking", inspect_by_click),
+        ("napari-dmri.context.peaks", "Show peaks as vectors", show_sh_peaks),
+        ("napari-dmri.context.side", "Show glyphs side by side", show_side_by_side),
+    ]
 
 
 def save_glyph_layer() -> None:

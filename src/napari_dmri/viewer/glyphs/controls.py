@@ -42,6 +42,11 @@ BASIS_WORDS = {
     "descoteaux07_legacy": "descoteaux07, legacy",
 }
 
+QUESTION = (
+    "The file does not say its basis. Choose the one in which fibres run along the anatomy; "
+    "choosing it, also this one, settles the question."
+)
+
 
 class GlyphControls(QtLayerControls):
     """Show and change the style of a glyph layer.
@@ -96,8 +101,13 @@ class GlyphControls(QtLayerControls):
         self.basis.currentIndexChanged.connect(
             lambda *_: layer.restyle(basis=self.basis.currentData())
         )
+        self.basis.activated.connect(lambda *_: self._settle_basis())
         self._row("basis", self.basis, "The SH basis that the file is in; when it is wrong, glyphs "
                   "are mirrored, turned or spiky.")  # fmt: skip
+        self.basis_question = QLabel(QUESTION)
+        self.basis_question.setWordWrap(True)
+        self.basis_question.setStyleSheet("color: #e0a030;")
+        self._row("", self.basis_question)
         self._build_colour(layer)
         self.lighting = QSlider(Qt.Orientation.Horizontal)
         self.lighting.setRange(0, 100)
@@ -154,7 +164,10 @@ class GlyphControls(QtLayerControls):
         self.negative = QCheckBox("negative lobes in white")
         self.negative.setToolTip("Draw where the function is negative, or leave it out.")
         self.negative.toggled.connect(lambda on: layer.restyle(negative=on))
-        self._row("", self.negative)
+        self.outline = QCheckBox("outline only")
+        self.outline.setToolTip("Draw outlines, so that glyphs of a layer below show through.")
+        self.outline.toggled.connect(lambda on: layer.restyle(outline=on))
+        self._row("", self._pair(self.negative, self.outline))
 
     def _row(self, label: str, widget: QWidget, tip: str = "") -> None:
         name = QLabel(f"{label}:" if label else "")
@@ -189,9 +202,13 @@ class GlyphControls(QtLayerControls):
                 uniform=(chosen.redF(), chosen.greenF(), chosen.blueF()), colour="uniform"
             )
 
+    def _settle_basis(self) -> None:
+        """Take the chosen basis as the file's: the question is answered."""
+        self.layer.basis_named = True
+        self._reflect()
+
     def _set_inspecting(self, on: bool) -> None:
         self.layer.inspecting = on
-        self.layer.cursor = "cross" if on else "standard"
 
     def _inspect(self, event: Any) -> None:
         inspect_voxel(self.layer, event.voxel)
@@ -201,8 +218,9 @@ class GlyphControls(QtLayerControls):
         style = self.layer.style
         widgets = (
             self.size, self.clip, self.normalise, self.threshold, self.where, self.where_above,
-            self.order, self.basis, self.colour, self.colour_layer, self.negative, self.lighting,
-            self.detail, self.extent, self.thickness,
+            self.order, self.basis, self.colour, self.colour_layer, self.negative, self.outline,
+            self.lighting,
+            self.detail, self.extent, self.thickness, self.inspect,
         )  # fmt: skip
         blockers = [QSignalBlocker(widget) for widget in widgets]
         self.size.setValue(style.size)
@@ -216,6 +234,7 @@ class GlyphControls(QtLayerControls):
         self.colour.setCurrentIndex(self.colour.findData(style.colour))
         self.colour_layer.offer(self.layer, style.colour_layer)
         self.negative.setChecked(style.negative)
+        self.outline.setChecked(style.outline)
         self.lighting.setValue(round(100 * style.lighting))
         at = self.detail.findData(style.detail)
         if at < 0:
@@ -224,9 +243,11 @@ class GlyphControls(QtLayerControls):
         self.detail.setCurrentIndex(at)
         self.extent.setCurrentText(style.extent)
         self.thickness.setValue(style.thickness)
+        self.inspect.setChecked(self.layer.inspecting)
         red, green, blue = (round(255 * c) for c in style.uniform)
         self.swatch.setStyleSheet(f"background-color: rgb({red}, {green}, {blue});")
         self.swatch.setVisible(style.colour == "uniform")
+        self.basis_question.setVisible(not self.layer.basis_named)
         self.where_above.setEnabled(style.where is not None)
         self.colour_layer.setEnabled(style.colour == "map")
         del blockers

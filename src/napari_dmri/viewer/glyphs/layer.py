@@ -70,6 +70,8 @@ class SHGlyphs(Layer):
         Voxels to show (Z, Y, X).
     file_basis
         The basis that the coefficients were read as; ``style.basis`` may correct it.
+    basis_named
+        Whether the basis is known; otherwise the layer's controls ask for it.
     style
         How they look.
     **kwargs
@@ -83,6 +85,7 @@ class SHGlyphs(Layer):
         frame: np.ndarray | None = None,
         mask: np.ndarray | None = None,
         file_basis: str = "tournier07",
+        basis_named: bool = True,
         style: GlyphStyle | None = None,
         affine: Any = None,
         axis_labels: Any = None,
@@ -104,6 +107,7 @@ class SHGlyphs(Layer):
         self._mask = mask
         self._frame = np.eye(3) if frame is None else np.asarray(frame, float)
         self._file_basis = file_basis
+        self.basis_named = basis_named
         self._style = style or GlyphStyle(basis=file_basis)
         self._references: dict[Any, float] = {}
         self._largest: tuple[Any, np.ndarray] | None = None
@@ -116,7 +120,7 @@ class SHGlyphs(Layer):
             scale=scale, shear=shear, translate=translate, units=units, visible=visible,
         )  # fmt: skip
         self.events.add(style=Event, look=Event, inspect=Event)
-        self.inspecting = False
+        self._inspecting = False
         self.mouse_drag_callbacks.append(_click)
 
     @property
@@ -162,9 +166,20 @@ class SHGlyphs(Layer):
             self._facts = (None, None)
         if {"extent", "thickness"} & changes.keys():
             self.refresh(thumbnail=False, extent=False)
-        elif changes.keys() - {"lighting", "detail"}:
+        elif changes.keys() - {"lighting", "detail", "outline"}:
             self.events.set_data()
         self.events.look()
+        self.events.style()
+
+    @property
+    def inspecting(self) -> bool:
+        """Whether a click opens the glyph under it."""
+        return self._inspecting
+
+    @inspecting.setter
+    def inspecting(self, on: bool) -> None:
+        self._inspecting = bool(on)
+        self.cursor = "cross" if on else "standard"
         self.events.style()
 
     @property
@@ -270,6 +285,7 @@ class SHGlyphs(Layer):
             "frame": self._frame,
             "mask": self._mask,
             "file_basis": self._file_basis,
+            "basis_named": self.basis_named,
             "style": self._style,
         }
 

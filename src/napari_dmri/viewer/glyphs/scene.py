@@ -85,9 +85,12 @@ class VispySHGlyphs(VispyBaseLayer):
         ramp = None
         if style.colour == "amplitude":
             ramp = ensure_colormap(style.colormap).map(np.linspace(0, 1, 256))
+        white = (1.0, 1.0, 1.0)
         self.node.set_look(
-            lighting=style.lighting,
+            negative_colour=style.uniform if style.outline else white,
+            lighting=0.0 if style.outline else style.lighting,
             negative=style.negative,
+            outline=style.outline,
             ramp=ramp,
             ramp_top=layer.style.size * layer.voxel_size / 2,
         )

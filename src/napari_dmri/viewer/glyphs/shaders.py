@@ -7,7 +7,7 @@ summed from the coefficients here (``SAMPLE_SUMMED``), which suits a graphics ca
 
 from __future__ import annotations
 
-__all__ = ["FRAGMENT", "SAMPLE_STORED", "SAMPLE_SUMMED", "VERTEX"]
+__all__ = ["FRAGMENT", "KEEP_ALL", "KEEP_OUTLINE", "SAMPLE_STORED", "SAMPLE_SUMMED", "VERTEX"]
 
 VERTEX = """
 uniform mat3 u_place;      // RAS millimetres to the node's coordinates
@@ -70,6 +70,19 @@ vec4 sample_summed(vec2 glyph, vec4 vertex) {
 }
 """
 
+KEEP_ALL = """
+void keep_all(vec3 normal) {}
+"""
+
+# near the outline of a smooth body, normal.z grows as the root of the distance d from it, so that
+# normal.z over its slope is 2 d
+KEEP_OUTLINE = """
+void keep_outline(vec3 normal) {
+    float slope = length(vec2(dFdx(normal.z), dFdy(normal.z)));
+    if (normal.z > 2.0 * $width * slope) discard;
+}
+"""
+
 FRAGMENT = """
 uniform float u_lighting;   // 0 flat, 1 full
 uniform float u_ramp_on;    // 1 colours by amplitude
@@ -90,6 +103,7 @@ void main() {
     colour = mix(colour, v_colour.rgb, v_colour.a);
     if (v_radius < 0.0) colour = u_negative_colour;
     vec3 n = normalize(v_normal + vec3(0.0, 0.0, 1e-20));
+    $keep(n);
     float head = max(dot(n, vec3(-0.259, 0.324, 0.910)), 0.0);
     float shine = pow(max(dot(n, vec3(-0.133, 0.166, 0.977)), 0.0), 40.0);
     vec3 lit = colour * (0.45 + 0.62 * head) + vec3(0.14 * shine);

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.utils.notifications import show_warning
 from scipy.linalg import polar
 
+from napari_dmri.device import require_memory
 from napari_dmri.errors import InputError
 from napari_dmri.images import ShImage
 from napari_dmri.viewer import _napari_compat as compat
+from napari_dmri.viewer.glyphs.style import GlyphStyle
 from napari_dmri.viewer.layers import KEY, kind_of, object_of, spatial
 
-__all__ = ["frame_of", "glyph_layer", "image_of", "save_glyphs", "sh_of", "show_glyphs"]
+if TYPE_CHECKING:
+    from napari_dmri.io.sh_images import ShFile
+
+__all__ = [
+    "frame_of",
+    "glyph_layer",
+    "image_of",
+    "save_glyphs",
+    "sh_behind",
+    "sh_of",
+    "show_glyphs",
+]
 
 
 def frame_of(affine: np.ndarray) -> np.ndarray:
@@ -34,8 +47,8 @@ def frame_of(affine: np.ndarray) -> np.ndarray:
     return rotation.T
 
 
-def glyph_layer(image: ShImage, *, file_basis: str = "tournier07", **changes: Any) -> Any:
-    """Make the glyph layer of an SH image.
+def glyph_layer(image: ShImage | ShFile, **changes: Any) -> Any:
+    """Make the glyph layer of an SH image, or of an SH file, of which only what is shown is read.
 
     Raises
     ------
@@ -49,17 +62,22 @@ def glyph_layer(image: ShImage, *, file_basis: str = "tournier07", **changes: An
     where = spatial(image.affine, image.shape[:3])
     facts = {"kind": "glyphs", "object": image, "affine": image.affine,
              "provenance": dict(image.provenance)}  # fmt: skip
+    how: dict[str, Any] = {}
+    if isinstance(image, ShImage):
+        data: Any = image.coefficients.transpose(2, 1, 0, 3)
+        how["mask"] = None if image.mask is None else image.mask.T
+    else:
+        data = image.coefficients.reordered((2, 1, 0, 3), (False,) * 4)
+        how.update(style=GlyphStyle(basis=image.basis), basis_named=image.named)
     return layer_type(
-        image.coefficients.transpose(2, 1, 0, 3),
+        data,
         frame=frame_of(image.affine),
-        mask=None if image.mask is None else image.mask.T,
-        file_basis=file_basis,
-        **{"name": f"{image.name} glyphs", "metadata": {KEY: facts}, **where, **changes},
+        **{"name": f"{image.name} glyphs", "metadata": {KEY: facts}, **how, **where, **changes},
     )
 
 
-def show_glyphs(viewer: Any, image: ShImage, **changes: Any) -> Any:
-    """Add glyphs of an SH image to a viewer and return their layer.
+def show_glyphs(viewer: Any, image: ShImage | ShFile, **changes: Any) -> Any:
+    """Add glyphs of an SH image or file to a viewer and return their layer.
 
     Where the graphics system or this napari cannot draw them, peaks are added as vectors, and a
     warning says why.
@@ -70,14 +88,30 @@ def show_glyphs(viewer: Any, image: ShImage, **changes: Any) -> Any:
         from napari_dmri.viewer.glyphs.peaks import peaks_layer
 
         show_warning(f"{problem} Peaks are shown instead.")
-        return viewer.add_layer(peaks_layer(image))
+        return viewer.add_layer(peaks_layer(image if isinstance(image, ShImage) else image.read()))
     return viewer.add_layer(glyph_layer(image, **changes))
 
 
-def sh_of(layer: Any) -> ShImage | None:
-    """Return the SH image behind an image layer of coefficients or a glyph layer, or None."""
+def sh_behind(layer: Any) -> ShImage | ShFile | None:
+    """Return the SH image or file behind an image layer of coefficients or a glyph layer."""
+    from napari_dmri.io.sh_images import ShFile
+
     thing = object_of(layer) if kind_of(layer) in ("sh", "glyphs") else None
-    return thing if isinstance(thing, ShImage) else None
+    return thing if isinstance(thing, (ShImage, ShFile)) else None
+
+
+def sh_of(layer: Any) -> ShImage | None:
+    """Return the SH image behind a layer, all of it in memory and in the basis shown, or None.
+
+    Raises
+    ------
+    InputError
+        If it does not fit into free memory.
+    """
+    thing = sh_behind(layer)
+    if kind_of(layer) == "glyphs" and thing is not None:
+        return image_of(layer)
+    return thing if thing is None or isinstance(thing, ShImage) else thing.read()
 
 
 def image_of(layer: Any) -> ShImage:
@@ -101,14 +135,22 @@ def image_of(layer: Any) -> ShImage:
     if affine is None:
         affine = np.diag([*np.asarray(layer.scale)[::-1], 1.0])
         affine[:3, 3] = np.asarray(layer.translate)[::-1]
-    coefficients = np.asarray(layer.data).transpose(2, 1, 0, 3)
-    change = reading_change(layer.reading, layer.field.space)
+    data = layer.data
+    size = 4 * int(np.prod(data.shape, dtype=np.int64))
+    require_memory(2 * size, f"Reading {layer.name}", "crop it or close other programs.")
+    coefficients = np.asarray(data, np.float32).transpose(2, 1, 0, 3)
     if layer.reading[0] != layer.reading[1]:
+        change = reading_change(layer.reading, layer.field.space).astype(np.float32)
         coefficients = coefficients @ change
-    coefficients = np.ascontiguousarray(coefficients, np.float32)
+    coefficients = np.ascontiguousarray(coefficients)
     if isinstance(thing, ShImage):
         return thing.with_coefficients(coefficients)
-    return ShImage(coefficients, affine, name=layer.name)
+    about = {
+        key: getattr(thing, key)
+        for key in ("bvalue", "normalised", "name", "provenance")
+        if hasattr(thing, key)
+    }
+    return ShImage(coefficients, affine, **{"name": layer.name, **about})
 
 
 def save_glyphs(
@@ -128,6 +170,7 @@ def save_glyphs(
 
 def _registered() -> Any:
     """Return the layer type, made known to napari on the first call."""
+    from napari_dmri.viewer.glyphs.commands import menu_actions
     from napari_dmri.viewer.glyphs.layer import SHGlyphs
 
     if SHGlyphs not in compat.layer_to_visual:
@@ -135,4 +178,5 @@ def _registered() -> Any:
         from napari_dmri.viewer.glyphs.scene import VispySHGlyphs
 
         compat.register_layer(SHGlyphs, VispySHGlyphs, GlyphControls)
+    compat.add_to_context_menu(SHGlyphs, menu_actions())
     return SHGlyphs

@@ -41,6 +41,8 @@ class GlyphStyle:
         The image layer of ``"map"``, with its own colormap and contrast limits.
     negative
         Draw negative lobes, in white, or leave them out.
+    outline
+        Draw outlines only, which lets other glyphs below show through.
     lighting
         0 is flat, 1 is full.
     detail
@@ -63,6 +65,7 @@ class GlyphStyle:
     colormap: str = "viridis"
     colour_layer: Any = None
     negative: bool = True
+    outline: bool = False
     lighting: float = 1.0
     detail: int | None = None
     basis: str = "tournier07"

@@ -18,7 +18,7 @@ from vispy.visuals.shaders import Function
 
 from napari_dmri.viewer.glyphs.basis import PLAIN, Reading, ShSpace
 from napari_dmri.viewer.glyphs.detail import COARSEST, HARDWARE, SOFTWARE, Budget, choose_frequency
-from napari_dmri.viewer.glyphs.shaders import FRAGMENT, VERTEX
+from napari_dmri.viewer.glyphs.shaders import FRAGMENT, KEEP_ALL, KEEP_OUTLINE, VERTEX
 from napari_dmri.viewer.glyphs.sphere import FREQUENCIES, template
 from napari_dmri.viewer.glyphs.textures import GlyphTextures, basis_places
 
@@ -33,6 +33,9 @@ FLAT_DEPTH = 0.2
 THICKEN, THICKEN_COARSEST = 0.7, 1.5
 """Pixels by which the surface of small glyphs is moved outwards: a lobe thinner than a pixel would
 miss every pixel's centre and not be drawn at all. The coarsest sphere makes lobes thinner still."""
+
+OUTLINE = 1.5
+"""Width of outlines in pixels."""
 
 SMALL, LARGE = 16.0, 40.0
 """Voxels of up to so many pixels have glyphs thickened in full, and from so many not at all."""
@@ -58,6 +61,7 @@ class SHGlyphVisual(Visual):
         self.moving: Callable[[], bool] = lambda: False
         self.settle: Callable[[], object] = lambda: None
         self._moved = False
+        self._outline: bool | None = None
         self._clipper: PlanesClipper | None = None
         self.frequency: int | None = None
         self.thickened = 0.0
@@ -169,9 +173,19 @@ class SHGlyphVisual(Visual):
         negative_colour: tuple[float, float, float] = (1.0, 1.0, 1.0),
         ramp: np.ndarray | None = None,
         ramp_top: float = 1.0,
+        outline: bool = False,
     ) -> None:
-        """Set lighting, negative lobes, and the colour ramp (256, 3) of amplitudes (or None)."""
+        """Set lighting, negative lobes, the colour ramp (256, 3) of amplitudes (or None), outline.
+
+        An outline lets what is inside show through.
+        """
         program = self.shared_program
+        if outline is not self._outline:
+            self._outline = outline
+            keep = Function(KEEP_OUTLINE if outline else KEEP_ALL)
+            if outline:
+                keep["width"] = OUTLINE
+            program.frag["keep"] = keep
         program["u_lighting"] = float(lighting)
         program["u_negative"] = float(negative)
         program["u_negative_colour"] = negative_colour
