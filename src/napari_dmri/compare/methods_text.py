@@ -138,6 +138,64 @@ def _tissue(p: dict[str, Any], record: Mapping[str, Any]) -> str:
     )
 
 
+def _response(p: dict[str, Any], record: Mapping[str, Any]) -> str:
+    how = {
+        "auto": "unsupervised from the scan",
+        "dhollander": "unsupervised from the scan by signal decay and anisotropy",
+        "tournier": "in white matter where deconvolution finds a single fibre",
+        "fa": "in white matter where fractional anisotropy is highest",
+    }
+    name = str(p.get("algorithm"))
+    text = f"Responses were estimated {how.get(name, f'by {name}')}"
+    if p.get("order") is not None:
+        text += f", up to order {p['order']}"
+    taken = ["the spread of fibres within voxels"] if record.get("fibre") else []
+    taken += ["the bias of Rician noise"] if p.get("noise") else []
+    return text + (f"; {' and '.join(taken)} taken out" if taken else "") + "."
+
+
+def _csd(p: dict[str, Any], record: Mapping[str, Any]) -> str:
+    text = "Fibre orientation distributions"
+    text += f" of order {p.get('order')} were estimated by constrained spherical deconvolution of "
+    shell = p.get("shell")
+    text += "all shells" if shell == "all" else f"the shell at b = {_value(shell)} s/mm²"
+    return text + _constraints(p, record)
+
+
+def _msmt(p: dict[str, Any], record: Mapping[str, Any]) -> str:
+    text = "Fibre orientation distributions of white matter"
+    text += f" (order {p.get('order')}) and the amounts of grey matter and CSF were estimated by "
+    return text + "multi-shell multi-tissue constrained deconvolution" + _constraints(p, record)
+
+
+def _constraints(p: dict[str, Any], record: Mapping[str, Any]) -> str:
+    text = f" ({len(record['volumes'])} volumes)" if record.get("volumes") else ""
+    if p.get("directions") is not None:
+        text += f", non-negative in {p['directions']} directions of the half sphere"
+    if p.get("regulariser") is not None:
+        text += f", with a regulariser of {_value(p['regulariser'])}"
+    return text + "."
+
+
+def _rumba(p: dict[str, Any], record: Mapping[str, Any]) -> str:
+    text = "Fibre orientation distributions were estimated by Richardson-Lucy deconvolution with a "
+    text += "likelihood of noisy magnitudes (RUMBA-SD"
+    text += " with total variation)" if p.get("total_variation") else ")"
+    if p.get("iterations") is not None:
+        text += f" in {p['iterations']} {'accelerated ' if p.get('accelerate') else ''}iterations"
+    if p.get("order") is not None:
+        text += f", written as harmonics of order {p['order']}"
+    return text + "."
+
+
+def _peaks(p: dict[str, Any], record: Mapping[str, Any]) -> str:
+    text = f"Up to {p.get('most')} peaks a voxel were found by Newton's method from the maxima on "
+    text += f"a grid, at least {_value(p.get('separation'))} degrees apart"
+    if p.get("threshold"):
+        text += f" and of at least {100 * p['threshold']:.3g} % of the largest"
+    return text + "."
+
+
 _TELLERS: dict[str, Callable[[dict[str, Any], Mapping[str, Any]], str]] = {
     "sh-fit": _sh_fit,
     "phantom": _phantom,
@@ -146,6 +204,12 @@ _TELLERS: dict[str, Callable[[dict[str, Any], Mapping[str, Any]], str]] = {
     "difference": _difference,
     "map": _map,
     "tissue": _tissue,
+    "response": _response,
+    "csd": _csd,
+    "msmt-csd": _msmt,
+    "rumba": _rumba,
+    "rumba-tv": _rumba,
+    "peaks": _peaks,
 }
 
 

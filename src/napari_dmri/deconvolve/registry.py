@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "Method", "Setting", "deconvolve", "suggest_method"]
 
-NAMES = {"wm": "white matter", "gm": "grey matter", "csf": "CSF"}
-
 
 @dataclass(frozen=True)
 class Setting:
@@ -89,7 +87,8 @@ class Method:
     target
         ``"module:function"``, called as ``function(scan, responses, **settings)``.
     tissues
-        The tissues whose responses it needs.
+        The tissues that it tells apart by how they decay: it needs a b-value for each of them that
+        has a response.
     settings
         What can be set.
     fixed
@@ -170,21 +169,13 @@ class Method:
         shells = gradients.weighted_shells
         if not shells:
             return "The scan has no diffusion-weighted shell; check the bval file."
-        b0 = int(gradients.b0_mask.any())
-        if b0 + len(shells) < len(self.tissues):
+        apart = [t for t in self.tissues if responses is None or t in responses]
+        have = len(gradients.shells)
+        if have < len(apart):
             listed = ", ".join(f"{s.bvalue:g}" for s in gradients.shells)
             return (
-                f"{self.label} tells {len(self.tissues)} tissues apart and needs at least "
-                f"{len(self.tissues)} b-values with b0; this scan has {b0 + len(shells)} ({listed} "
-                "s/mm²): choose CSD."
-            )
-        missing = [t for t in self.tissues if responses is not None and t not in responses]
-        if missing:
-            words = " and ".join(NAMES[t] for t in missing)
-            return (
-                f"{self.label} needs a response of {words} too, and only "
-                f"{', '.join(responses or ())} is at hand: estimate it from this scan, or give "
-                "the files of all tissues."
+                f"{self.label} tells {len(apart)} tissues apart by {len(apart)} b-values or more, "
+                f"with b0; this scan has {have} ({listed} s/mm²): choose CSD."
             )
         return ""
 
@@ -232,7 +223,7 @@ METHODS: dict[str, Method] = {
             reference="Jeurissen et al., NeuroImage 103:411-426, 2014",
             target="napari_dmri.deconvolve.msmt:msmt_csd",
             tissues=TISSUES,
-            settings=(fod_order(8),),
+            settings=(fod_order(8), REGULARISER),
             maps=("residual", "gm", "csf"),
             pace=12_000,
         ),
@@ -318,7 +309,7 @@ def deconvolve(
 
 
 def suggest_method(scan: Scan, responses: Mapping[str, Response] | None = None) -> str:
-    """Name the method to begin with: MSMT-CSD for several shells with b0, else CSD.
+    """Name the method to begin with: MSMT-CSD for several shells and tissues, else CSD.
 
     Parameters
     ----------
@@ -328,4 +319,5 @@ def suggest_method(scan: Scan, responses: Mapping[str, Response] | None = None) 
         The responses at hand; None where they are still to be estimated.
     """
     several = METHODS["msmt-csd"]
-    return "csd" if several.problem(scan.gradients, responses) else several.name
+    alone = responses is not None and not {"gm", "csf"} & set(responses)
+    return "csd" if alone or several.problem(scan.gradients, responses) else several.name

@@ -132,9 +132,7 @@ def deconvolve_scan(
         fod = _one_slice(scan, responses, options, part(progress, 0.15, 0.2, "this slice: "))
         if fod is not None:
             preview(Preview(responses, fod))
-    result = deconvolve(
-        scan, method.name, responses, progress=part(progress, 0.2, 0.9, f"{method.label}: "), **how
-    )
+    result = deconvolve(scan, method.name, responses, progress=part(progress, 0.2, 0.9), **how)
     result = named(result, f"{scan.name} | {method.label}")
     peaks = None
     if {"peak count", "peaks"} & set(want):
@@ -228,7 +226,7 @@ def compare_methods(
         begun = time.perf_counter()
         result = deconvolve(
             scan, name, responses, device=options.device,
-            progress=part(progress, start, start + 0.9 * (stop - start), f"{label}: "), **settings,
+            progress=part(progress, start, start + 0.9 * (stop - start)), **settings,
         )  # fmt: skip
         seconds = time.perf_counter() - begun
         result = named(result, f"{scan.name} | {label}")
@@ -247,7 +245,7 @@ def export_deconvolution(
     suffix: str = ".nii.gz",
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Write fODF, peaks, maps and responses into a folder.
+    """Write fODF, peaks, maps, responses and a methods text into a folder.
 
     Parameters
     ----------
@@ -263,7 +261,9 @@ def export_deconvolution(
     InputError
         If a file is there already, or the folder cannot be written.
     """
+    from napari_dmri.compare.methods_text import methods_text
     from napari_dmri.io import write_map, write_peaks, write_sh
+    from napari_dmri.io.atomic import write_text
     from napari_dmri.io.responses import write_responses
 
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in result.result.fod.name)
@@ -274,7 +274,8 @@ def export_deconvolution(
     }
     peaks = folder / f"{stem}_peaks{suffix}"
     response = folder / f"{stem}_response_wm.txt"
-    there = [p.name for p in (fod, peaks, response, *maps) if p.exists()]
+    methods = folder / f"{stem}_methods.txt"
+    there = [p.name for p in (fod, peaks, response, methods, *maps) if p.exists()]
     if there:
         raise InputError(
             f"{len(there)} files are in {folder} already ({', '.join(there[:3])}); "
@@ -293,4 +294,7 @@ def export_deconvolution(
         write_map(image, target)
         written.append(target)
     written += write_responses(result.responses, response)
-    return written
+    records = [result.responses.wm.provenance, result.result.provenance]
+    records += [] if result.peaks is None else [result.peaks.provenance]
+    write_text(methods, methods_text(records))
+    return [*written, methods]

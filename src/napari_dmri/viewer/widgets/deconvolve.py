@@ -80,7 +80,8 @@ class DeconvolveDock(Dock):
         self.mask_row = MaskRow(self.viewer, self.scans, self.scan_line)
         self.row("Mas&k", self.mask_row, "Voxels to deconvolve.")
         self.response = ResponsePart(self.viewer, self.mask_row.scan)
-        self.row("R&esponse", self.response, "The signal of one fibre, grey matter and CSF.")
+        self.row("R&esponse", self.response.choice, "The signal of one fibre, grey matter and CSF.")
+        self.form.addRow(self.response)
         self._build_method()
         self._build_settings()
         self.result_name = name_edit()
@@ -122,9 +123,11 @@ class DeconvolveDock(Dock):
         self.peak_share = peak_share_field(PEAK_SHARE)
         self.row("&Peaks above", self.peak_share, "Peaks below this share of their voxel's largest "
                  "are not counted, drawn or exported.", self.settings)  # fmt: skip
-        self.make_mask = QCheckBox("make a brain mask where none is chosen")
+        self.make_mask = QCheckBox("make a mask if none is chosen")
         self.make_mask.setChecked(True)
-        self.make_mask.setToolTip("Off: every voxel with signal is deconvolved, the air too.")
+        self.make_mask.setToolTip(
+            "Make a brain mask first; off: every voxel with signal is deconvolved, the air too."
+        )
         self.make_mask.toggled.connect(self._mask_wish)
         self.settings.addRow(self.make_mask)
 
@@ -307,7 +310,9 @@ class DeconvolveDock(Dock):
         self._keep_mask(result)
         if self.scans.layer is self._at_work:
             self.response.take(result.responses)
-        self.add_layers(map_layers(dict(result.maps)))
+        # Glyphs are seen best over the dark b0 that they were begun on.
+        last = "" if "glyphs" in result.outputs else next(reversed(result.maps), "")
+        self.add_layers(map_layers(dict(result.maps), shown=last))
         if "peaks" in result.outputs and result.peaks is not None:
             from napari_dmri.viewer.glyphs.peaks import peak_image_layer
 
@@ -316,7 +321,7 @@ class DeconvolveDock(Dock):
         if "glyphs" in result.outputs:
             self.live.fill(result.result.fod)
         warned = self.run_bar.message.sentence
-        words = "\n".join([*([warned] if warned else []), *result.notes])
+        words = "\n".join([*([warned] if warned else []), *map(_sentence, result.notes)])
         self.run_bar.message.say(words, "warning" if warned else "ok")
 
     def _keep_mask(self, result: DeconvolveResult) -> None:
@@ -363,3 +368,7 @@ class DeconvolveDock(Dock):
         elif not outcome.cancelled:
             names = [path.name for path in outcome.result]
             self.export_line.say(f"Wrote {', '.join(names)} to {outcome.result[0].parent}.", "ok")
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:].rstrip(".") + "."

@@ -200,6 +200,8 @@ def _panels(compared: Comparison) -> list[list[Any]]:
     for run in compared.runs:
         fod = run.result.fod
         data, kwargs, _ = map_layer(fibre_density(fod))
+        # Dim, as glyphs are drawn over it.
+        kwargs["contrast_limits"] = (0.0, 2 * kwargs["contrast_limits"][1])
         try:
             glyphs = glyph_layer(fod)
         except InputError:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari.utils import DirectLabelColormap
-from qtpy.QtCore import Signal
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dmri.deconvolve.base import ResponseSet
+from napari_dmri.deconvolve.response import ALGORITHMS
 from napari_dmri.errors import InputError
 from napari_dmri.scan import Scan
 from napari_dmri.viewer.deconvolving import estimate_responses
@@ -26,24 +27,16 @@ from napari_dmri.viewer.jobs import Job, Outcome
 from napari_dmri.viewer.layers import labels_layer
 from napari_dmri.viewer.plots import PlotCanvas
 from napari_dmri.viewer.widgets._parts import StatusLine, beside
+from napari_dmri.viewer.widgets.compare_plots import theme_style
 
-__all__ = ["ALGORITHMS", "ResponsePart", "response_words"]
-
-ALGORITHMS = (
-    ("estimate (auto)", "auto", "dhollander for several shells, tournier for one."),
-    ("estimate: tournier", "tournier", "Single-fibre white matter by deconvolving again and again "
-     "(Tournier 2013); one shell."),
-    ("estimate: FA", "fa", "Single-fibre white matter where FA is highest."),
-    ("estimate: dhollander", "dhollander", "White matter, grey matter and CSF without "
-     "supervision (Dhollander 2016, 2019)."),
-)  # fmt: skip
+__all__ = ["ResponsePart", "response_words"]
 
 TISSUE_COLOURS = {1: "#e5534b", 2: "#3fb950", 3: "#3b8eea"}
 """White matter, grey matter and CSF, in the colours of the plot."""
 
 
 class ResponsePart(QWidget):
-    """Choose how responses come about, and look at them.
+    """Choose how responses come about (``choice``, for a form), and look at them (the rest).
 
     ``changed`` is emitted whenever others are at hand.
 
@@ -67,9 +60,10 @@ class ResponsePart(QWidget):
         self.source = QComboBox()
         self.source.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.source.setAccessibleName("Response")
-        for label, name, tip in ALGORITHMS:
-            self.source.addItem(label, name)
-            self.source.setItemData(self.source.count() - 1, tip, 3)
+        for name, words in ALGORITHMS.items():
+            self.source.addItem("estimate" if name == "auto" else f"estimate: {name}", name)
+            tip = f"{words[:1].upper()}{words[1:]}."
+            self.source.setItemData(self.source.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         self.source.setToolTip("The signal of a single fibre, and of grey matter and CSF.")
         self.make = _button("estimate", "Estimate the responses now; Run does it otherwise.")
         self.open = _button("open…", "Choose a response file (MRtrix text), with those of grey "
@@ -78,15 +72,14 @@ class ResponsePart(QWidget):
         self.show_plot = _button("plot", "Show the shape of the responses.", checkable=True)
         self.show_voxels = _button("voxels", "Add a layer of the voxels they were taken from.")
         self.save = _button("save…", "Write the responses as MRtrix text files.")
-        self.buttons = beside(self.show_plot, self.show_voxels, self.save)
+        self.choice = beside(self.source, self.open)
+        self.buttons = beside(self.make, self.show_plot, self.show_voxels, self.save)
         self.plot = ResponsePlot(viewer)
         self.plot.hide()
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        self.ways = beside(self.make, self.open)
-        for widget in (self.source, self.ways, self.line, self.buttons, self.plot):
+        for widget in (self.line, self.buttons, self.plot):
             column.addWidget(widget)
-        self.setFocusProxy(self.source)
         self.source.currentIndexChanged.connect(self._source_changed)
         self.make.clicked.connect(self._make)
         self.open.clicked.connect(self._ask_open)
@@ -133,7 +126,8 @@ class ResponsePart(QWidget):
             self.line.say(str(error), "error")
             return False
         self.source.addItem(Path(path).name, responses)
-        self.source.setItemData(self.source.count() - 1, str(path), 3)
+        role = Qt.ItemDataRole.ToolTipRole
+        self.source.setItemData(self.source.count() - 1, str(path), role)
         self.source.setCurrentIndex(self.source.count() - 1)
         return True
 
@@ -173,13 +167,16 @@ class ResponsePart(QWidget):
         from_file = isinstance(self.source.currentData(), ResponseSet)
         if responses is not None:
             self.line.say(response_words(responses), "ok")
+            self.line.setToolTip("\n".join(responses.notes))
         elif scan is None:
             self.line.say("")
         else:
+            self.line.setToolTip("")
             self.line.say("Estimated from this scan when you press Run, or now.")
         self.make.setVisible(not from_file)
         self.make.setEnabled(scan is not None)
-        self.buttons.setVisible(responses is not None)
+        for button in (self.show_plot, self.show_voxels, self.save):
+            button.setVisible(responses is not None)
         self.show_voxels.setEnabled(responses is not None and responses.voxels is not None)
         self.plot.show_responses(responses if self.show_plot.isChecked() else None)
         self.changed.emit()
@@ -240,7 +237,9 @@ class ResponsePlot(PlotCanvas):
     """Draw the shape of the responses in the dock."""
 
     def __init__(self, viewer: Any) -> None:
-        super().__init__(viewer, 230, "Shape of the responses")
+        super().__init__(viewer, 430, "Shape of the responses")
+        self.figure.set_layout_engine("none")
+        self.unsetCursor()
         self._responses: ResponseSet | None = None
 
     def show_responses(self, responses: ResponseSet | None) -> None:
@@ -252,17 +251,16 @@ class ResponsePlot(PlotCanvas):
 
     def paint(self) -> None:
         """Draw the responses into the figure, in the theme's colours."""
-        if self._responses is None:
-            return
-        from napari_dmri.deconvolve.response_plot import draw_response
+        if self._responses is not None:
+            from napari_dmri.deconvolve.response_plot import draw_response
 
-        draw_response(self.figure, self._responses)
-        self.figure.set_facecolor(self.paper)
-        for axes in self.figure.axes:
-            self.dress(axes)
-        for text in self.figure.findobj(match=lambda x: hasattr(x, "set_fontsize")):
-            text.set_color(self.ink)
-            text.set_fontsize(min(text.get_fontsize(), 8))
+            draw_response(self.figure, self._responses, style=theme_style(self.viewer))
+
+    def resizeEvent(self, event: Any) -> None:
+        """Lay the axes out again for the new width."""
+        super().resizeEvent(event)
+        if self._responses is not None:
+            self.figure.tight_layout()
 
 
 def response_words(responses: ResponseSet) -> str:

@@ -49,6 +49,7 @@ class LiveGlyphs:
         # On top of the maps that came meanwhile.
         layers = self.viewer.layers
         layers.move(layers.index(layer), len(layers))
+        layers.selection.active = layer
         return layer
 
     def drop(self) -> None:
@@ -58,8 +59,8 @@ class LiveGlyphs:
             self.viewer.layers.remove(layer)
 
 
-def map_layers(maps: dict[str, ScalarImage], shown: str = "AFD") -> list[LayerData]:
-    """Describe maps as layers; one is shown, the others wait."""
+def map_layers(maps: dict[str, ScalarImage], shown: str = "") -> list[LayerData]:
+    """Describe maps as layers; the one named is shown, the others wait."""
     made = []
     for name, image in maps.items():
         data = np.asarray(image.data)
