@@ -13,10 +13,11 @@ around them,
           + (1 - f) e^{-b D_\perp - b (D_\parallel - D_\perp) t^2}.
 
 :math:`f, D_\parallel, D_\perp, \kappa` are fitted to the coefficients of all shells together, each
-weighted by 1 / (0.4 % of the shell's mean), with the priors :math:`D_\parallel = 1.7 \pm 0.06`
+weighted by 1 / (0.6 % of the shell's mean), with the priors :math:`D_\parallel = 1.7 \pm 0.08`
 µm²/ms (Zhang et al. 2012, Neuroimage 61:1000, fix it there) and
 :math:`D_\perp = (1 - f) D_\parallel \pm 0.08` (tortuosity; Szafer et al. 1995). Several shells
-overrule the priors, a single one leans on them. Undispersed data give :math:`\kappa \to \infty`.
+overrule the priors; a single one, which cannot tell a sharp response from a small spread, counts
+half and leans on them. Undispersed data give :math:`\kappa \to \infty`.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ __all__ = ["Fibre", "fit_fibre", "kernel_zonal", "watson_weights"]
 Array = NDArray[Any]
 
 NODES = 128
-WEIGHT = 0.004
-PARALLEL = (1.7, 0.06)
+WEIGHTS = (0.012, 0.006)
+"""Trusted misfit of one shell, and of each of several: one cannot tell shape from spread."""
+PARALLEL = (1.7, 0.08)
 TORTUOSITY = 0.08
 LARGEST_ORDER = 6
 """Orders that enter the fit: above, the spread leaves little but noise."""
@@ -158,6 +160,8 @@ def fit_fibre(bvalues: Array, zonal: Array) -> Fibre:
     data = np.asarray(zonal, np.float64)[:, :count]
     means = np.maximum(data[:, :1], 1e-6)
 
+    weight = WEIGHTS[0] if len(data) == 1 else WEIGHTS[1]
+
     def misfit(p: Array) -> Array:
         model = kernel_zonal(bvalues, p[0], p[1], min(p[2], p[1]), 2 * (count - 1))
         difference: Array = (model * watson_weights(p[3], 2 * (count - 1)) - data) / means
@@ -165,7 +169,7 @@ def fit_fibre(bvalues: Array, zonal: Array) -> Fibre:
 
     def error(p: Array) -> Array:
         priors = [(p[1] - PARALLEL[0]) / PARALLEL[1], (p[2] - (1 - p[0]) * p[1]) / TORTUOSITY]
-        return np.concatenate([misfit(p).ravel() / WEIGHT, priors])
+        return np.concatenate([misfit(p).ravel() / weight, priors])
 
     bounds = ([0, 0.8, 0, 1e-5], [1, 3.0, 1.5, 0.6])
     fits = [

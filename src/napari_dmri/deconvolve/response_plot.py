@@ -55,6 +55,8 @@ def draw_response(
 
 
 def _draw_shape(ax: Any, tissues: dict[str, Response], look: Style) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     ax.set_facecolor(look.background)
     ax.set_theta_zero_location("N")
     angle = np.linspace(0, 2 * np.pi, 361)
@@ -70,7 +72,8 @@ def _draw_shape(ax: Any, tissues: dict[str, Response], look: Style) -> None:
                 dash = "--" if tissue == "gm" else ":"
                 ax.plot(angle, radius, color=colour, linewidth=0.9, linestyle=dash)
     ax.set_rlim(0)
-    ax.set_rlabel_position(67.5)
+    ax.yaxis.set_major_locator(MaxNLocator(3))
+    ax.set_rlabel_position(20)
     ax.set_xticks(np.deg2rad([0, 45, 90, 135, 180, 225, 270, 315]))
     ax.set_xticklabels(["fibre", "", "90°", "", "", "", "90°", ""])
     ax.tick_params(colors=look.text, labelsize="small")
@@ -108,7 +111,7 @@ def _draw_coefficients(ax: Any, tissues: dict[str, Response], look: Style) -> No
     ax.set_ylim(1e-4, 1.5)
     ax.set_xticks(np.arange(0, max(r.order for r in tissues.values()) + 1, 2))
     ax.set_xlabel("order l", color=look.text)
-    ax.set_ylabel("|r_l| / r_0 of b0", color=look.text)
+    ax.set_ylabel("|r| / r of b0 at l = 0", color=look.text)
     ax.tick_params(colors=look.text, labelsize="small")
     ax.grid(color=look.grid, linewidth=0.6)
     for spine in ax.spines.values():
