@@ -116,7 +116,7 @@ def make_travelling(
     folder = _prepare(Path(out).expanduser(), settings, resume)
     waiting = [i for i in range(subjects) if not _done_file(folder, i).is_file()]
     _run(folder, settings, lesion, waiting, subjects, workers, progress)
-    return _write_tables(folder, subjects, sites)
+    return _write_tables(folder, subjects, sites, truth)
 
 
 def _prepare(folder: Path, settings: dict[str, Any], resume: bool) -> Path:
@@ -259,6 +259,18 @@ def mask_path(subject: str, site: str) -> Path:
     return Path("derivatives") / "truth" / subject / session / name
 
 
+def truth_paths(subject: str, site: str) -> tuple[Path, Path]:
+    """Return the paths of a subject's tissue labels on a site's grid, and of its true signal."""
+    base = Path("derivatives") / "truth" / subject
+    labels = base / _resolution(get_scanner(site).voxel_size) / "labels.nii.gz"
+    return labels, base / _session(site) / "desc-noisefree_dwi.nii.gz"
+
+
+def _resolution(voxel_size: float) -> str:
+    """Return the name of the folder of one voxel size."""
+    return "res-" + f"{voxel_size:g}".replace(".", "p")
+
+
 def _session(site: str) -> str:
     """Return the BIDS session label of a site, letters and digits only."""
     return "ses-" + "".join(c for c in site if c.isalnum())
@@ -286,10 +298,10 @@ def _write_truths(
     for n, (site, truth) in enumerate(truths.items()):
         progress(0.5 + 0.5 * n / len(truths), f"writing the truth of {site}")
         base = folder / "derivatives" / "truth" / label
-        voxel = f"{truth.composition.grid.voxel_size[0]:g}".replace(".", "p")
-        if voxel not in written:
-            written.add(voxel)
-            _write_grid_truth(base / f"res-{voxel}", truth)
+        grid = _resolution(truth.composition.grid.voxel_size[0])
+        if grid not in written:
+            written.add(grid)
+            _write_grid_truth(base / grid, truth)
         at = base / _session(site)
         at.mkdir(parents=True, exist_ok=True)
         machine = get_scanner(site)
@@ -331,7 +343,7 @@ def _write_grid_truth(folder: Path, truth: Truth) -> None:
     write_text(folder / "bundles.txt", "\n".join(bundle_names()) + "\n", overwrite=True)
 
 
-def _write_tables(folder: Path, subjects: int, sites: Sequence[str]) -> Path:
+def _write_tables(folder: Path, subjects: int, sites: Sequence[str], truth: bool) -> Path:
     """Write participants.tsv and pairs.tsv for all subjects, replacing older ones."""
     from napari_dmri.io.atomic import write_text
 
@@ -354,12 +366,15 @@ def _write_tables(folder: Path, subjects: int, sites: Sequence[str]) -> Path:
             target,
             scan_path(label, source, 2).as_posix(),
             scan_path(label, target, 2).as_posix(),
+            *([p.as_posix() for p in truth_paths(label, target)] if truth else []),
         ]
         for source in sources
         for label in labels
     ]
     names = "subject source target source_mask target_mask source_site target_site"
     header = [*names.split(), "source_repeat", "target_repeat"]
+    if truth:
+        header += ["tissue", "target_truth"]
     pairs = folder / "pairs.tsv"
     write_text(pairs, _table(header, rows), overwrite=True)
     return pairs

@@ -1,0 +1,186 @@
+"""What a cross-validation compares: cases (subjects), folds, and methods with their rows."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_dmri.errors import InputError
+from napari_dmri.harmonize.cohort import LazyPair, LazyScan, read_pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_dmri.scan import Scan
+
+__all__ = [
+    "DEFAULT",
+    "SWEEP",
+    "Case",
+    "Contender",
+    "Fold",
+    "contender",
+    "make_folds",
+    "read_cases",
+]
+
+DEFAULT = ("linear-rish", "golkov", "shresnet-2", "shresnet-1")
+"""The methods of a comparison, unless others are asked for."""
+
+SWEEP = tuple(f"shresnet-{n}" for n in (1, 2, 3, 6, 7, 9, 11))
+"""The numbers of residual blocks in table 1 of Koppers et al. (2018)."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Name a travelling subject on disk: its pair, and what only evaluation looks at.
+
+    ``repeat`` is a second scan at the target site, ``truth`` the target's noise-free signal.
+    """
+
+    pair: LazyPair
+    repeat: LazyScan | None = None
+    truth: Path | None = None
+
+    @property
+    def subject(self) -> str:
+        """The subject's label."""
+        return self.pair.subject
+
+    def true_target(self, target: Scan) -> Scan | None:
+        """Return the noise-free target as a scan with the target's gradients."""
+        if self.truth is None:
+            return None
+        from napari_dmri.io import read_map
+
+        image = read_map(self.truth)
+        return replace(target, data=image.data, name=f"{target.name} without noise", path=None)
+
+
+def read_cases(tsv: str | Path, source: str | None = None) -> list[Case]:
+    """Read a list of travelling pairs with the columns target_repeat and target_truth, if any.
+
+    Raises
+    ------
+    InputError
+        As `read_pairs`, and if a file that is named there is missing.
+    """
+    path = Path(tsv)
+    pairs = read_pairs(path, source)
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    cases = []
+    for pair in pairs:
+        row = next(
+            r
+            for r in rows
+            if (r.get("subject") or "").strip() == pair.subject
+            and (source is None or (r.get("source_site") or "").strip() == source)
+        )
+        files: dict[str, Path | None] = {}
+        for column in ("target_repeat", "target_truth"):
+            value = (row.get(column) or "").strip()
+            files[column] = None
+            if value not in ("", "n/a"):
+                files[column] = (path.parent / value).resolve()
+                if not files[column].is_file():  # type: ignore[union-attr]
+                    raise InputError(
+                        f"{path.name}: no file at {value} ({column} of {pair.subject}); paths are "
+                        f"relative to {path.parent}."
+                    )
+        repeat = files["target_repeat"]
+        lazy = None if repeat is None else LazyScan(repeat, pair.target_scan.mask, pair.subject)
+        cases.append(Case(pair, lazy, files["target_truth"]))
+    return cases
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Say who trains, who chooses the best epoch and who is tested."""
+
+    number: int
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Its folder, ``fold-01``."""
+        return f"fold-{self.number:02d}"
+
+
+def make_folds(subjects: Sequence[str], count: int, seed: int = 0) -> list[Fold]:
+    """Divide subjects into folds: each is tested once, one other validates, the rest train.
+
+    Parameters
+    ----------
+    subjects
+        Their labels.
+    count
+        Number of folds k.
+    seed
+        Of the order in which they are drawn.
+
+    Raises
+    ------
+    InputError
+        If a fold would have nobody to train on, or no subject to test.
+    """
+    n = len(subjects)
+    if not 2 <= count <= n or n - -(-n // count) - 1 < 1:
+        raise InputError(
+            f"{count} folds of {n} subjects: each fold needs a subject to test, one to validate "
+            "and one to train on; take at least 3 subjects, and 2 to as many folds as subjects."
+        )
+    order = np.random.default_rng(seed).permutation(n)
+    groups = [[subjects[i] for i in part] for part in np.array_split(order, count)]
+    folds = []
+    for k, group in enumerate(groups):
+        chosen = groups[(k + 1) % count][0]
+        train = tuple(s for s in subjects if s not in group and s != chosen)
+        folds.append(Fold(k + 1, train, (chosen,), tuple(sorted(group))))
+    return folds
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method to train in each fold, and the rows it gives: label and projection."""
+
+    name: str
+    method: str
+    settings: dict[str, Any]
+    rows: tuple[tuple[str, bool | None], ...]
+
+
+def contender(name: str) -> Contender:
+    """Return a contender by its name.
+
+    ``linear-rish``, ``golkov``, or ``shresnet-N`` with N residual blocks and, at the end,
+    ``-tiled`` for tiled mode.
+
+    Raises
+    ------
+    InputError
+        If the name is none of these.
+    """
+    if name == "linear-rish":
+        return Contender(name, "linear-rish", {}, (("LinearRISH", None),))
+    if name == "golkov":
+        rows = (("Golkov", False), ("Golkov, projected", True))
+        return Contender(name, "golkov", {}, rows)
+    match = re.fullmatch(r"shresnet-(\d+)(-tiled)?", name)
+    if match is None:
+        raise InputError(
+            f"Unknown contender {name!r}; choose linear-rish, golkov, or shresnet-N with N "
+            "residual blocks (shresnet-2, shresnet-2-tiled)."
+        )
+    blocks, tiled = int(match[1]), bool(match[2])
+    label = f"SHResNet n={blocks}" + (" tiled" if tiled else "")
+    both: tuple[tuple[str, bool | None], ...] = ((label, False), (f"{label}, projected", True))
+    settings = {"blocks": blocks, "mode": "tiled" if tiled else "paper"}
+    return Contender(name, "shresnet", settings, both)

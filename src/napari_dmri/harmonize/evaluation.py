@@ -1,0 +1,400 @@
+r"""k-fold cross-validation of harmonizers on travelling subjects: train, harmonize, score, resume.
+
+Each subject is tested once, by models that have not seen it: the runner compares the training list
+of every model, and the content of its scans, with the subject before it scores anything. All
+methods use one SH order and lambda. What is done is written as it is done, one file a fold and
+method, so that the same call goes on where an earlier one stopped, in the middle of a training too.
+
+Rows that no method makes stand beside: the source raw and refitted (an SH fit and no model), a
+second scan of the target raw and refitted, and the target without noise. The refitted repeat is the
+floor: what is between it and the refitted source is the gap that a method can close.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_dmri.errors import DmriWarning, InputError
+from napari_dmri.harmonize.base import refuse_training_subject
+from napari_dmri.harmonize.contenders import DEFAULT, Case, Contender, Fold, contender, make_folds
+from napari_dmri.harmonize.reconstruct import refit
+from napari_dmri.harmonize.registry import METHODS, load
+from napari_dmri.progress import Progress, part, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_dmri.compare.scores import Reference
+    from napari_dmri.harmonize.base import Harmonizer
+    from napari_dmri.training.stages import Stage
+
+__all__ = ["BASELINES", "FLOOR", "REFITTED", "Settings", "cross_validate", "read_scores"]
+
+REFITTED, FLOOR = "source, refitted", "target repeat, refitted (floor)"
+
+BASELINES = ("source, raw", REFITTED, "target repeat, raw", FLOOR, "target without noise")
+"""Rows that no method makes."""
+
+Scores = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Say how a cross-validation is done; the same settings are needed to go on with it.
+
+    ``stages`` are of the networks; None takes their own.
+    """
+
+    shell: float
+    order: int
+    smooth: float = 0.006
+    folds: int = 10
+    seed: int = 0
+    contenders: tuple[str, ...] = DEFAULT
+    stages: tuple[Stage, ...] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what was set, as JSON gives it back."""
+        return dict(json.loads(json.dumps(asdict(self))))
+
+
+def cross_validate(
+    cases: Sequence[Case],
+    out: str | Path,
+    *,
+    folds: int = 10,
+    contenders: Sequence[str] = DEFAULT,
+    order: int | None = None,
+    smooth: float = 0.006,
+    shell: float | None = None,
+    stages: Sequence[Stage] | None = None,
+    seed: int = 0,
+    only: Sequence[int] | None = None,
+    processes: int = 1,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Scores:
+    """Cross-validate methods, or go on with a cross-validation that was begun.
+
+    Parameters
+    ----------
+    cases
+        Travelling subjects; see `read_cases`.
+    out
+        A folder: empty, not there yet, or of the same cross-validation.
+    folds
+        Their number.
+    contenders
+        Names; see `contender`.
+    order, smooth, shell
+        SH order (None: the poorer site's), lambda, b-value (None: the target's richest shell).
+    stages
+        The plan of training of the networks; None takes the paper's.
+    seed
+        Of folds and networks.
+    only
+        Numbers of the folds to do now, from 1; None does all.
+    processes
+        Folds at a time.
+    device, progress
+        Where it runs; who is told.
+
+    Returns
+    -------
+    One dict a subject and row: ``subject``, ``row``, ``fold`` and the scores.
+
+    Raises
+    ------
+    InputError
+        If there are too few subjects, the folder holds something else, or a model has seen the
+        subject that it is tested on.
+    """
+    report = progress or silent
+    settings = _settings(cases, order, smooth, shell, folds, seed, contenders, stages)
+    folder = _prepare(Path(out).expanduser(), settings, cases)
+    plan = make_folds([case.subject for case in cases], settings.folds, seed)
+    chosen = [fold for fold in plan if only is None or fold.number in only]
+    if not chosen:
+        raise InputError(f"No fold among {list(only or ())}; they are numbered 1 to {len(plan)}.")
+    if processes > 1 and len(chosen) > 1:
+        _in_processes(cases, folder, settings, chosen, processes, device, report)
+    else:
+        for n, fold in enumerate(chosen):
+            inner = part(report, n / len(chosen), (n + 1) / len(chosen), f"{fold.name}: ")
+            run_fold(cases, folder, settings, fold, device, inner)
+    report(1.0, f"{len(chosen)} folds done")
+    return read_scores(folder)
+
+
+def run_fold(
+    cases: Sequence[Case],
+    folder: Path,
+    settings: Settings,
+    fold: Fold,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> None:
+    """Train and score all contenders of a fold; what is there already is kept."""
+    by_name = {case.subject: case for case in cases}
+    tested = [by_name[s] for s in fold.test]
+    report = progress or silent
+    where = folder / fold.name
+    share = 1 / (len(settings.contenders) + 1)
+    _once(
+        where / "scores_baselines.json",
+        lambda: [
+            row for case in tested for row in _baselines(case, settings, fold, device, report)
+        ],
+    )
+    for n, name in enumerate(settings.contenders):
+        inner = part(report, (n + 1) * share, (n + 2) * share, f"{name}: ")
+        one = contender(name)
+
+        def work(one: Contender = one, inner: Progress = inner) -> Scores:
+            model = _trained(one, by_name, where, settings, fold, device, part(inner, 0, 0.9))
+            return [
+                row
+                for case in tested
+                for row in _rows(model, one, case, settings, fold, device, part(inner, 0.9, 1))
+            ]
+
+        _once(where / f"scores_{name}.json", work)
+
+
+def read_scores(folder: str | Path) -> Scores:
+    """Return the scores of all folds that are done, subject by subject.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
+    found: Scores = []
+    for path in sorted(Path(folder).glob("fold-*/scores_*.json")):
+        found += json.loads(path.read_text(encoding="utf-8"))
+    if not found:
+        raise InputError(f"{folder} holds no scores of a cross-validation yet.")
+    return sorted(found, key=lambda entry: str(entry["subject"]))
+
+
+def _settings(
+    cases: Sequence[Case],
+    order: int | None,
+    smooth: float,
+    shell: float | None,
+    folds: int,
+    seed: int,
+    contenders: Sequence[str],
+    stages: Sequence[Stage] | None,
+) -> Settings:
+    """Choose shell and order for all, from the gradient tables."""
+    from napari_dmri.harmonize.features import common_orders
+
+    if not cases:
+        raise InputError("No subjects to evaluate; give a list of travelling pairs.")
+    for name in contenders:
+        contender(name)
+    scans = [
+        (f"{case.subject} {role}", getattr(case.pair, role))
+        for case in cases
+        for role in ("source", "target")
+    ]
+    bvalue = scans[-1][1].gradients.shell(shell).bvalue
+    orders, _ = common_orders(scans, [bvalue], order)
+    plan = None if stages is None else tuple(stages)
+    return Settings(bvalue, orders[bvalue], smooth, folds, seed, tuple(contenders), plan)
+
+
+def _prepare(folder: Path, settings: Settings, cases: Sequence[Case]) -> Path:
+    """Make or check the folder of a cross-validation."""
+    from napari_dmri.io.atomic import require_writable, write_json
+
+    require_writable(folder)
+    now = {**settings.as_dict(), "subjects": [case.subject for case in cases]}
+    # More methods may join later; the rest must be the same.
+    fixed = {k: v for k, v in now.items() if k != "contenders"}
+    card = folder / "evaluation.json"
+    if card.is_file():
+        before = json.loads(card.read_text(encoding="utf-8"))
+        other = [k for k in fixed if before.get(k) != fixed[k]]
+        if other:
+            said = "; ".join(f"{k}: {before.get(k)} then, {fixed[k]} now" for k in other)
+            raise InputError(
+                f"{folder} holds a cross-validation with other settings ({said}); use the same, or "
+                "another folder."
+            )
+        now["contenders"] = list(dict.fromkeys([*before["contenders"], *settings.contenders]))
+        write_json(card, now, overwrite=True)
+        return folder
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(
+            f"{folder} is not empty and holds no evaluation.json, so there is nothing to go on "
+            "with; choose an empty folder."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(card, now)
+    return folder
+
+
+def _in_processes(
+    cases: Sequence[Case],
+    folder: Path,
+    settings: Settings,
+    chosen: Sequence[Fold],
+    processes: int,
+    device: str,
+    report: Progress,
+) -> None:
+    from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        running = {
+            pool.submit(_alone, list(cases), folder, settings, fold, device, processes)
+            for fold in chosen
+        }
+        try:
+            done = 0
+            while running:
+                ready, running = wait(running, timeout=0.25, return_when=FIRST_COMPLETED)
+                for future in ready:
+                    future.result()
+                done += len(ready)
+                report(done / len(chosen), f"{done} of {len(chosen)} folds")
+        except BaseException:
+            # Half-trained models keep their state, and go on from it.
+            for future in running:
+                future.cancel()
+            for worker in list(pool._processes.values()):
+                worker.terminate()
+            raise
+
+
+def _alone(
+    cases: list[Case], folder: Path, settings: Settings, fold: Fold, device: str, processes: int
+) -> None:
+    """Run a fold in a process of its own, with its share of the cores."""
+    import os
+
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DmriWarning)
+        run_fold(cases, folder, settings, fold, device)
+
+
+def _once(path: Path, work: Any) -> None:
+    """Do some work and write its scores, unless they are there already."""
+    from napari_dmri.io.atomic import write_json
+
+    if not path.is_file():
+        write_json(path, work())
+
+
+def _trained(
+    one: Contender,
+    cases: dict[str, Case],
+    where: Path,
+    settings: Settings,
+    fold: Fold,
+    device: str,
+    progress: Progress,
+) -> Harmonizer:
+    """Return the fold's model: from its file, or trained now (from its state, if there is one)."""
+    path = where / f"{one.name}.safetensors"
+    if path.is_file():
+        return load(path)
+    given = {"order": settings.order, "smooth": settings.smooth, "shell": settings.shell}
+    pairs = {s: cases[s].pair for s in (*fold.train, *fold.validation)}
+    if one.method == "linear-rish":
+        # It has no epochs to choose from, so it learns from the validation subject as well.
+        model = METHODS[one.method].make(**given)
+        model.fit(list(pairs.values()), device=device, progress=progress)
+        model.save(path)
+        return load(path)
+    where.mkdir(parents=True, exist_ok=True)
+    model = METHODS[one.method].make(
+        **given, **one.settings, seed=settings.seed, stages=settings.stages
+    )
+    state = where / f"{one.name}.state.safetensors"
+    model.fit(
+        [pairs[s] for s in fold.train],
+        validation=[pairs[s] for s in fold.validation],
+        device=device,
+        progress=progress,
+        state=state,
+    )
+    model.save(path)
+    for file in (state, state.with_suffix(".json")):
+        file.unlink(missing_ok=True)
+    return load(path)
+
+
+def _rows(
+    model: Harmonizer,
+    one: Contender,
+    case: Case,
+    settings: Settings,
+    fold: Fold,
+    device: str,
+    progress: Progress,
+) -> Scores:
+    """Score what a contender makes of a subject, after making sure that it has not seen it."""
+    source, target = case.pair.source, case.pair.target
+    for seen in (case.subject, source, target):
+        refuse_training_subject(model, seen)
+    reference = _reference(case, settings, device)
+    rows = []
+    for n, (label, projection) in enumerate(one.rows):
+        progress(n / len(one.rows), f"scoring {label}")
+        chosen: dict[str, Any] = {} if projection is None else {"projection": projection}
+        harmonized = model.apply(source, device=device, **chosen)
+        rows.append(_entry(case, label, fold, reference.score(harmonized)))
+    return rows
+
+
+def _baselines(
+    case: Case, settings: Settings, fold: Fold, device: str, progress: Progress
+) -> Scores:
+    progress(0.0, f"scoring {case.subject} without a model")
+    source, target = case.pair.source, case.pair.target
+    reference = _reference(case, settings, device)
+    fit: dict[str, Any] = {
+        "order": settings.order,
+        "smooth": settings.smooth,
+        "shell": settings.shell,
+        "device": device,
+    }
+    scans = {"source, raw": source, REFITTED: refit(source, **fit)}
+    if case.repeat is not None:
+        repeat = case.repeat.load().with_mask(target.mask)
+        scans |= {"target repeat, raw": repeat, FLOOR: refit(repeat, **fit)}
+    true = case.true_target(target)
+    if true is not None:
+        scans["target without noise"] = true
+    return [_entry(case, label, fold, reference.score(scan)) for label, scan in scans.items()]
+
+
+def _reference(case: Case, settings: Settings, device: str) -> Reference:
+    from napari_dmri.compare.scores import Reference
+    from napari_dmri.compare.tissue import tissue_labels
+
+    target, given = case.pair.target, case.pair.tissue
+    labels = tissue_labels(target, device=device) if given is None else np.asarray(given.data)
+    if target.mask is not None:
+        labels = np.where(target.mask, labels, 0)
+    source = case.pair.source
+    if source.mask is not None and source.grid == target.grid:
+        labels = np.where(source.mask, labels, 0)
+    return Reference(target, labels, settings.shell, settings.order, settings.smooth, device)
+
+
+def _entry(case: Case, label: str, fold: Fold, scores: dict[str, float]) -> dict[str, Any]:
+    return {"subject": case.subject, "row": label, "fold": fold.number, **scores}
