@@ -27,6 +27,9 @@ __all__ = ["Climbed", "Search"]
 IN_CACHE = 1024
 """Functions that are evaluated at once on a CPU: their values stay in its cache."""
 
+FEW = 8
+"""Seeds an axis below which each gets its own copy of the chart."""
+
 STEPS = 3
 """Newton's steps in one chart; the error is squared by each."""
 
@@ -121,13 +124,13 @@ class Search:
     def polynomials(self, coefficients: Tensor, axis: Tensor, voxel: Tensor) -> Tensor:
         """Return the polynomials (28, S) of seeds that are sorted by axis."""
         own = coefficients.index_select(0, voxel)
+        if len(axis) < FEW * len(self.charts):
+            return torch.bmm(own[:, None], self.charts[axis])[:, 0].T.contiguous()
         out = torch.empty(len(axis), self.charts.shape[2], device=own.device)
         counts = torch.bincount(axis, minlength=len(self.charts)).tolist()
-        start = 0
-        for chart, count in zip(self.charts, counts, strict=True):
-            if count:
-                torch.mm(own[start : start + count], chart, out=out[start : start + count])
-            start += count
+        groups = zip(own.split(counts), self.charts.unbind(), out.split(counts), strict=True)
+        for group, chart, into in groups:
+            torch.mm(group, chart, out=into)
         return out.T.contiguous()
 
     def place(self, axis: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -212,8 +212,8 @@ def gather_peaks(
 
     voxel, height = climbed.voxel, climbed.amplitude
     device = height.device
-    order = height.argsort(descending=True)
-    order = order[voxel[order].argsort(stable=True)]
+    # One sort by voxel and falling height: positive floats are in the order of their bits.
+    order = ((voxel << 32) - height.view(torch.int32)).argsort()
     voxel, height, u = voxel[order], height[order], climbed.direction[order]
     counts = torch.bincount(voxel, minlength=count)
     starts = counts.cumsum(0) - counts
@@ -226,11 +226,7 @@ def gather_peaks(
     keep = heights > 0
     if threshold > 0:
         keep &= heights >= threshold * heights[:, :1]
-    for i in range(width - 1):
-        if not keep[:, i + 1 :].any():
-            break
-        near = (axes[:, i + 1 :] @ axes[:, i, :, None]).squeeze(-1).abs() > cosine
-        keep[:, i + 1 :] &= ~(near & keep[:, i, None])
+    remove_close(axes, keep, cosine)
     place = keep.cumsum(1) - 1
     keep &= place < most
     row, column = keep.nonzero(as_tuple=True)
@@ -239,3 +235,14 @@ def gather_peaks(
     out_height = torch.zeros(count, most, device=device)
     out_u[row, place], out_height[row, place] = axes[row, column], heights[row, column]
     return out_u, out_height
+
+
+def remove_close(axes: torch.Tensor, keep: torch.Tensor, cosine: float) -> None:
+    """Clear ``keep`` (N, K) for axes (N, K, 3) that are too close to a kept one before them."""
+    near = (axes @ axes.transpose(1, 2)).abs_() > cosine
+    near = near.triu_(1)
+    rows = near.any(2).any(1).nonzero().squeeze(1)
+    near, kept = near[rows], keep[rows]
+    for i in range(keep.shape[1] - 1):
+        kept &= ~(near[:, i] & kept[:, i, None])
+    keep[rows] = kept
