@@ -10,6 +10,9 @@ from napari_dmri.images import TISSUES, ResponseSet
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from napari_dmri.images import ScalarImage, ShImage
 
 __all__ = ["TISSUES", "Deconvolution", "ResponseSet"]
@@ -34,6 +37,8 @@ class Deconvolution:
         Indices of the volumes that were used.
     voxels, converged
         How many voxels were deconvolved, and how many of them reached the tolerance.
+    axes
+        Fibre axes (D, 3) of the map ``"vertices"``, where a method keeps it.
     """
 
     fod: ShImage
@@ -42,6 +47,7 @@ class Deconvolution:
     volumes: tuple[int, ...] = ()
     voxels: int = 0
     converged: int = 0
+    axes: NDArray[np.float64] | None = None
 
     @property
     def provenance(self) -> Mapping[str, Any]:
