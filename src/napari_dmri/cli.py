@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from napari_dmri.commands import compare, deconvolve, harmonize, response, scan, simulate
+from napari_dmri.commands import compare, deconvolve, harmonize, peaks, response, scan, simulate
 from napari_dmri.commands.console import ManyValues, Verbs
 
 __all__ = ["app"]
@@ -47,6 +47,7 @@ app.command()(scan.mask)
 app.add_typer(harmonize.app, name="harmonize")
 app.command()(response.response)
 app.add_typer(deconvolve.app, name="deconvolve")
+app.command()(peaks.peaks)
 app.command(cls=ManyValues)(compare.compare)
 app.command()(simulate.view)
 app.command()(simulate.demo)
