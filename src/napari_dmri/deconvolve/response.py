@@ -83,6 +83,8 @@ MOST_VOXELS = 4000
 """Voxels that enter one fit at most, evenly taken from those selected."""
 LEAST_ANISOTROPY = 0.03
 """Largest coefficient above l = 0 over that of l = 0, below which a response has no direction."""
+LEAST_SPREAD = 5.0
+"""Degrees below which fibres count as straight, and the data are taken as they are."""
 MOST_MISFIT = 0.06
 """Misfit of the fibre model above which its spread is not believed and kept."""
 
@@ -153,9 +155,9 @@ def estimate_response(
     notes: list[str] = []
     found: dict[str, Response] = {}
     used: dict[str, Array] = {}
-    sigma = _sigma(scan, voxels, tissues["wm"]) if noise else 0.0
     count = None if algorithm == "auto" else COUNT
     rows = single_fibres(voxels, count, by="fa" if algorithm in ("fa", "tournier") else "linear")
+    sigma = _sigma(scan, voxels, tissues["wm"]) if noise else 0.0
     axes = voxels.axis[rows]
     if algorithm == "tournier":
         from napari_dmri.deconvolve.response_tournier import select_by_peaks
@@ -220,11 +222,15 @@ def _some(rows: Array) -> Array:
 
 
 def _sigma(scan: Scan, voxels: Voxels, rows: Array) -> float:
-    """Return the smallest noise SD of all shells: movement and misfit only ever add to it."""
+    """Return the noise SD on which the shells agree.
+
+    Movement and misfit add to a shell's, so those far above the smallest do not count.
+    """
     chosen = np.zeros(scan.grid, bool)
     chosen.reshape(-1)[voxels.where[rows[_some(rows)]]] = True
     measured = [s.sigma for s in shell_snr(scan, chosen) if s.source and s.sigma > 0]
-    return float(min(measured, default=0.0))
+    least = min(measured, default=0.0)
+    return float(max((s for s in measured if s <= 1.15 * least), default=0.0))
 
 
 def _fit_shells(scan: Scan, signal: Array, axes: Array, order: int, sigma: float) -> Array:
@@ -261,6 +267,9 @@ def _white(
             "The spread of fibres within voxels was left in: sticks and a tensor do not describe "
             f"the signal (misfit {100 * fibre.misfit:.1f} % of the mean)."
         )
+        return zonal, None
+    if fibre.degrees < LEAST_SPREAD:
+        notes.append("Fibres do not spread within these voxels, so no spread was taken out.")
         return zonal, None
     notes.append(
         f"Fibres spread by {fibre.degrees:.0f} degrees within these voxels; the response is that "
