@@ -17,7 +17,7 @@ from napari_dmri.viewer.glyphs.sphere import evaluation_matrix
 
 __all__ = ["GlyphTextures", "basis_places"]
 
-CACHE_BYTES = 24 * 2**20
+CACHE_BYTES = 12 * 2**20
 WIDTH = 4096
 """Texels in a row; a glyph never crosses rows, so places are exact in floats."""
 
