@@ -22,6 +22,7 @@ from napari_dmri.commands.console import (
     refuse_file,
     say_error,
 )
+from napari_dmri.commands.training import LEARNED
 from napari_dmri.errors import InputError
 
 __all__ = ["app"]
@@ -54,12 +55,35 @@ def train(
     order: Annotated[int | None, typer.Option(help="SH order; the poorer scans decide.")] = None,
     smooth: Annotated[float, typer.Option(help="Laplace-Beltrami lambda.")] = 0.006,
     shell: Annotated[float | None, typer.Option(help="b-value in s/mm².")] = None,
+    validation: Annotated[
+        Path | None,
+        typer.Option(help="Networks: TSV of pairs that choose the best epoch; one of three else."),
+    ] = None,
+    mode: Annotated[str | None, typer.Option(help="SHResNet: paper or tiled.")] = None,
+    blocks: Annotated[int | None, typer.Option(help="SHResNet: residual blocks.")] = None,
+    projection: Annotated[
+        bool | None,
+        typer.Option(
+            "--projection/--no-projection",
+            help="Networks: only energies per order are the network's.",
+            show_default=False,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Networks: epochs of the second stage at most.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Networks: of weights and order.")] = None,
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a model on travelling pairs or on two groups."""
+    """Train a model on travelling pairs or on two groups.
+
+    Networks (shresnet, golkov) learn from pairs. Their training keeps its state in
+    MODEL.training.safetensors, from which the same command goes on after it was stopped.
+    """
+    from napari_dmri.commands.training import fit_network, network_settings
     from napari_dmri.harmonize import METHODS, read_groups, read_pairs
 
     if method not in METHODS:
@@ -69,15 +93,31 @@ def train(
         raise InputError(f"Training takes --pairs TSV or --groups TSV, and {given}; give one.")
     if output.suffix != ".safetensors":
         output = output.with_name(output.name + ".safetensors")
+    settings = network_settings(
+        method, mode=mode, blocks=blocks, projection=projection, epochs=epochs, seed=seed
+    )
+    learned = method in LEARNED
+    if learned and groups is not None:
+        raise InputError(f"{METHODS[method].label} learns from travelling pairs; give --pairs.")
+    if validation is not None and not learned:
+        raise InputError(f"{method} takes no validation pairs; leave --validation out.")
     refuse_file(output, overwrite)
-    model = METHODS[method].make(order=order, smooth=smooth, shell=shell)
+    model = METHODS[method].make(order=order, smooth=smooth, shell=shell, **settings)
+    state: Path | None = None
     with progress_bar(quiet) as progress:
-        if pairs is not None:
+        if learned and pairs is not None:
+            chosen = None if validation is None else read_pairs(validation, source_site)
+            listed = read_pairs(pairs, source_site)
+            state = fit_network(model, listed, chosen, output, device, progress)
+        elif pairs is not None:
             model.fit(read_pairs(pairs, source_site), device=device, progress=progress)
         elif groups is not None:
             both = read_groups(groups, source_site)
             model.fit_groups(both.source, both.target, device=device, progress=progress)
     path = model.save(output, overwrite=overwrite)
+    if state is not None:
+        state.unlink(missing_ok=True)
+        state.with_suffix(".json").unlink(missing_ok=True)
     card = model.card
     lines = [
         f"{card['label']}: {card['source_site']} -> {card['target_site']}, "
@@ -147,28 +187,92 @@ def apply(
 
 @app.command()
 def evaluate(
-    model: ModelArgument,
     pairs: Annotated[
         Path,
-        typer.Option(help="TSV of pairs: subject, source, target; target_repeat if there is one."),
+        typer.Option(
+            help="TSV of pairs: subject, source, target; target_repeat, target_truth and tissue "
+            "if there are any."
+        ),
     ],
     output: OutOption,
+    model: Annotated[
+        Path | None,
+        typer.Argument(help="A trained model; without it, --folds.", show_default=False),
+    ] = None,
     source_site: Annotated[
         str | None,
         typer.Option(help="Which source site's rows of the TSV; the model's own without it."),
     ] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Cross-validate: train and test in so many folds.")
+    ] = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            help="linear-rish, golkov, shresnet-N, shresnet-N-tiled, sweep; may be repeated.",
+        ),
+    ] = None,
+    order: Annotated[int | None, typer.Option(help="SH order; the poorer scans decide.")] = None,
+    smooth: Annotated[float, typer.Option(help="Laplace-Beltrami lambda.")] = 0.006,
+    shell: Annotated[float | None, typer.Option(help="b-value in s/mm².")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of the networks' second stage at most.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of folds and networks.")] = 0,
+    fold: Annotated[
+        list[int] | None, typer.Option(help="Only this fold now; may be repeated.")
+    ] = None,
+    processes: Annotated[int, typer.Option(help="Folds at a time.")] = 1,
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Compare harmonized scans with what the target site measured, on subjects not trained on."""
+    """Compare harmonized scans with what the target site measured, on subjects not trained on.
+
+    With a MODEL, its results. With --folds K instead, methods are trained and tested in K folds of
+    the subjects; the folder OUT keeps every model and score, and the same command goes on in it.
+    """
     from napari_dmri.commands.batch import evaluate_pairs
+    from napari_dmri.commands.training import cross_validation
     from napari_dmri.compare.folder import refuse_existing, staged_folder
     from napari_dmri.compare.methods_text import methods_text
     from napari_dmri.harmonize import load
     from napari_dmri.io.atomic import write_text
 
+    if (model is None) == (folds is None):
+        given = "both were given" if model else "none was given"
+        raise InputError(f"Evaluation takes a MODEL or --folds K, and {given}; give one.")
+    if model is None and folds is not None:
+        with progress_bar(quiet) as progress:
+            tables, files = cross_validation(
+                pairs,
+                output,
+                source_site=source_site,
+                folds=folds,
+                methods=methods or (),
+                order=order,
+                smooth=smooth,
+                shell=shell,
+                epochs=epochs,
+                seed=seed,
+                only=fold or (),
+                processes=processes,
+                device=device,
+                progress=progress,
+            )
+        if json:
+            every_table = {name: table.to_dict() for name, table in tables.items()}
+            emit({**every_table, "files": files}, (), json=True, quiet=quiet)
+        else:
+            for name in ("mean", "gap"):
+                if name in tables:
+                    print_table(tables[name], quiet=quiet)
+            names_of = ", ".join(path.name for path in files)
+            emit({}, [f"wrote {names_of} to {output}"], json=False, quiet=quiet)
+        return
+    assert model is not None
     names = ("evaluation.tsv", "mean.tsv", "evaluation.md", "methods.txt")
     folder = refuse_existing(output, names, overwrite)
     trained = load(model)

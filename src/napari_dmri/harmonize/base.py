@@ -28,11 +28,15 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Hold one travelling subject: the scan at the source site and the one at the target site."""
+    """Hold one travelling subject: the scan at the source site and the one at the target site.
+
+    ``tissue`` may hold labels on the target's grid, 1 white matter and 2 grey matter.
+    """
 
     source: Scan
     target: Scan
     subject: str = ""
+    tissue: Any = None
 
 
 class PairLike(Protocol):

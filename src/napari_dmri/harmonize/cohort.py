@@ -1,8 +1,9 @@
 """Lists of training scans: a TSV of travelling pairs, or of two groups.
 
 ``pairs.tsv`` has the columns subject, source, target and, if wanted, source_mask, target_mask,
-source_site, target_site; ``groups.tsv`` has site, scan and, if wanted, mask, subject, role
-("source" or "target"). Paths are relative to the TSV. Scans are opened when training asks for them.
+source_site, target_site, tissue (labels on the target's grid: 1 white matter, 2 grey matter);
+``groups.tsv`` has site, scan and, if wanted, mask, subject, role ("source" or "target"). Paths are
+relative to the TSV. Scans are opened when training asks for them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from napari_dmri.errors import InputError
 
 if TYPE_CHECKING:
+    from napari_dmri.images import ScalarImage
     from napari_dmri.scan import Scan
 
 __all__ = ["Groups", "LazyPair", "LazyScan", "read_groups", "read_pairs", "source_sites"]
@@ -46,6 +48,7 @@ class LazyPair:
     source_scan: LazyScan
     target_scan: LazyScan
     subject: str
+    tissue_file: Path | None = None
 
     @property
     def source(self) -> Scan:
@@ -56,6 +59,13 @@ class LazyPair:
     def target(self) -> Scan:
         """The scan at the target site."""
         return self.target_scan.load()
+
+    @property
+    def tissue(self) -> ScalarImage | None:
+        """Labels of tissue on the target's grid, 1 white matter and 2 grey matter, if given."""
+        from napari_dmri.io import read_labels
+
+        return None if self.tissue_file is None else read_labels(self.tissue_file)
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,8 @@ def read_pairs(tsv: str | Path, source: str | None = None) -> list[LazyPair]:
                 f"{path.name}, row {line}: source and target are the same file "
                 f"({row['source']}); a pair needs a scan of each site."
             )
-        pairs.append(LazyPair(scans["source"], scans["target"], subject))
+        tissue = _optional(path, line, "tissue", row)
+        pairs.append(LazyPair(scans["source"], scans["target"], subject, tissue))
     return pairs
 
 

@@ -50,6 +50,28 @@ METHODS: dict[str, Method] = {
             target="napari_dmri.harmonize.linear_rish:LinearRish",
             trains_from=("pairs", "groups"),
         ),
+        Method(
+            name="shresnet",
+            label="SHResNet",
+            summary=(
+                "A residual network with a branch for each SH order maps each voxel's "
+                "neighbourhood to the target site; trained on travelling subjects."
+            ),
+            reference="Koppers et al., CDMRI 2018",
+            target="napari_dmri.harmonize.learned:SHResNetHarmonizer",
+            trains_from=("pairs",),
+        ),
+        Method(
+            name="golkov",
+            label="Golkov",
+            summary=(
+                "A voxel-wise network of three layers maps SH to the target site; the baseline of "
+                "SHResNet."
+            ),
+            reference="Golkov et al., IEEE Trans Med Imaging 35:1344-1351, 2016",
+            target="napari_dmri.harmonize.learned:GolkovHarmonizer",
+            trains_from=("pairs",),
+        ),
     )
 }
 """All harmonization methods."""

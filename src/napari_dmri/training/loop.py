@@ -344,7 +344,8 @@ class _Run:
         stage = self.stages[min(self.stage, len(self.stages) - 1)]
         number = self._closed + (kind == "step")
         steps = self.training.count(stage.batch)
-        self.tell(Event(kind, self.stage + 1, number, self.step, steps, lr=self.lr, **values))
+        place = min(self.stage + 1, len(self.stages))
+        self.tell(Event(kind, place, number, self.step, steps, lr=self.lr, **values))
 
     def _write(self) -> None:
         """Write the state, where one is kept and there is something to keep."""

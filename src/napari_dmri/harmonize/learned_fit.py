@@ -1,0 +1,205 @@
+"""Train a network of `networks` on travelling pairs: samples, stages, card."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from napari_dmri.errors import DmriWarning, InputError
+from napari_dmri.harmonize import networks
+from napari_dmri.harmonize.learned_card import make_card
+from napari_dmri.harmonize.plans import plan_orders, scan_of, subjects_of
+from napari_dmri.harmonize.training_pairs import TISSUES, Added, Recipe, add_pair
+from napari_dmri.progress import Progress, part, silent
+from napari_dmri.sphere.harmonics import n_coefficients
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import torch
+    from numpy.typing import NDArray
+
+    from napari_dmri.harmonize.learned import LearnedHarmonizer
+    from napari_dmri.training.parts import Batches, Event, Switch
+    from napari_dmri.training.store import Store
+
+__all__ = ["ENOUGH", "Trained", "train_network"]
+
+ENOUGH = 3
+"""Pairs from which one is kept for validation; of fewer, each gives a part of its voxels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """Hold what training gives: the network, RISH statistics of its inputs, the card."""
+
+    network: torch.nn.Module
+    novelty: dict[str, NDArray[Any]]
+    card: dict[str, Any]
+
+
+def train_network(
+    model: LearnedHarmonizer,
+    pairs: Sequence[Any],
+    validation: Sequence[Any] | None,
+    *,
+    device: str,
+    progress: Progress | None,
+    on_event: Callable[[Event], None] | None,
+    switch: Switch | None,
+    state: str | Path | None,
+) -> Trained:
+    """Train a harmonizer's network; see `LearnedHarmonizer.fit`."""
+    from napari_dmri.training.loop import train
+    from napari_dmri.training.losses import signal_loss
+    from napari_dmri.training.store import Store
+
+    report = progress or silent
+    report(0.0, f"reading {len(pairs)} pairs")
+    used, kept, notes = _divide(pairs, validation)
+    labels = subjects_of([*kept, *used])
+    held_labels = labels[: len(kept)]
+    named = [
+        (f"{label} {role}", partial(scan_of, pair, role))
+        for label, pair in zip(labels, [*kept, *used], strict=True)
+        for role in ("source", "target")
+    ]
+    orders, said = plan_orders(model, named)
+    notes += said
+    if len(orders) > 1:
+        raise InputError(
+            f"{model.LABEL} takes one shell and {len(orders)} were asked for; choose one b-value."
+        )
+    bvalue, order = next(iter(orders.items()))
+    recipe = Recipe(bvalue, order, model.smooth, model.map_bvalue, model.registration)
+    network = networks.build(model.NAME, order, seed=model.seed, **model.network_settings)
+    columns = n_coefficients(order)
+    widest = max(load().gradients.shell(bvalue).count for _, load in named[1::2])
+    with Store(columns, widest) as training, Store(columns, widest) as testing:
+        added = _fill(
+            (training, testing), used, kept, labels, recipe, device, part(report, 0.0, 0.15)
+        )
+        facts = [fact for one in added for fact in one.facts]
+        notes += [note for one in added for note in one.notes]
+        notes += _tissue_notes(added[len(kept) :])
+        for note in notes:
+            warnings.warn(note, DmriWarning, stacklevel=4)
+        samples = {
+            "training": {"subjects": len(used), "voxels": training.samples},
+            "validation": {"subjects": len(kept), "voxels": testing.samples},
+        }
+        for name in TISSUES.values():
+            total = sum(one.tissues[name] for one in added)
+            samples["training"][name] = sum(one.tissues[name] for one in added[len(kept) :])
+            samples["validation"][name] = total - samples["training"][name]
+        settings = {
+            "method": model.NAME,
+            "parameters": model.parameters,
+            "recipe": asdict(recipe),
+            "scans": [f.sha256 for f in facts],
+        }
+        fit = train(
+            network,
+            signal_loss,
+            _sampler(model, network, training, device),
+            _sampler(model, network, testing, device),
+            model.stages,
+            seed=model.seed,
+            device=device,
+            state=state,
+            settings=settings,
+            on_event=on_event,
+            switch=switch,
+            progress=part(report, 0.15, 1.0),
+        )
+        novelty = _novelty(training)
+    from napari_dmri.device import choose_device
+
+    card = make_card(
+        model,
+        facts,
+        held_labels,
+        recipe,
+        networks.settings(network),
+        samples,
+        fit,
+        choose_device(device).name,
+        notes,
+    )
+    return Trained(network, novelty, card)
+
+
+def _divide(
+    pairs: Sequence[Any], validation: Sequence[Any] | None
+) -> tuple[list[Any], list[Any], list[str]]:
+    """Return the pairs to learn from, those to validate on, and what is to be said of it."""
+    used, kept, notes = list(pairs), list(validation or []), []
+    if not used:
+        subjects_of(used)
+    if not kept and len(used) >= ENOUGH:
+        kept = [used.pop()]
+    if len(used) == 1:
+        notes.append(
+            "Trained on one travelling subject: the network knows no other anatomy; use at least "
+            f"{ENOUGH}."
+        )
+    return used, kept, notes
+
+
+def _fill(
+    stores: tuple[Store, Store],
+    used: Sequence[Any],
+    kept: Sequence[Any],
+    labels: Sequence[str],
+    recipe: Recipe,
+    device: str,
+    report: Progress,
+) -> list[Added]:
+    """Fit all pairs, those for validation first."""
+    training, testing = stores
+    every = [*kept, *used]
+    added = []
+    for n, (label, pair) in enumerate(zip(labels, every, strict=True)):
+        inner = part(report, n / len(every), (n + 1) / len(every), f"{label}: ")
+        added.append(
+            add_pair(
+                testing if n < len(kept) else training,
+                pair,
+                label,
+                recipe,
+                held=None if kept else testing,
+                device=device,
+                progress=inner,
+            )
+        )
+    return added
+
+
+def _tissue_notes(added: Sequence[Added]) -> list[str]:
+    totals = {name: sum(one.tissues[name] for one in added) for name in TISSUES.values()}
+    missing = [name for name, count in totals.items() if not count]
+    return [
+        f"The training voxels ({sum(totals.values())}) hold no {name}: the model has not seen it."
+        for name in missing
+    ]
+
+
+def _sampler(
+    model: LearnedHarmonizer, network: torch.nn.Module, store: Store, device: str
+) -> Batches:
+    """Return the batches that a network of this mode is trained on."""
+    from napari_dmri.device import choose_device
+    from napari_dmri.training.patches import Patches, Tiles
+
+    where = choose_device(device).name
+    if networks.mode(network) == "tiled":
+        return Tiles(store, model.tile, networks.halo(network), where)
+    return Patches(store, networks.patch_size(network), where)
+
+
+def _novelty(store: Store) -> dict[str, Any]:
+    """Return the statistics of the inputs' energies, for the map of how novel a voxel is."""
+    return {}
