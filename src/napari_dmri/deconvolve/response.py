@@ -177,15 +177,16 @@ def estimate_response(
             if tissue not in tissues:
                 continue
             report(0.95, f"fitting {tissue}")
-            level = _isotropic(scan, voxels, tissues[tissue], tissues["wm"], noise)
-            found[tissue] = Response(level, shells, tissue, len(tissues[tissue]), about)
             used[tissue] = tissues[tissue]
+            level = _isotropic(
+                scan, voxels, used[tissue], tissues["wm"], sigma, water=tissue == "csf"
+            )
+            found[tissue] = Response(level, shells, tissue, len(used[tissue]), about)
         notes += _say_tissues(scan, found, algorithm)
     if sigma > 0:
-        level = zonal[0, 0] / ROOT
         notes.append(
-            f"The bias of Rician noise was taken out: sigma {sigma:.4g}, SNR {level / sigma:.3g} "
-            "at b=0 in white matter."
+            f"The bias of Rician noise was taken out: sigma {sigma:.4g}, SNR "
+            f"{zonal[0, 0] / ROOT / sigma:.3g} at b=0 in white matter."
         )
     if voxels.skipped:
         notes.append(f"{voxels.skipped} voxels of the mask could not be used.")
@@ -288,18 +289,31 @@ def _white(
     return result, straight
 
 
-def _isotropic(scan: Scan, voxels: Voxels, rows: Array, white: Array, noise: bool) -> Array:
-    """Return r_0 of each shell (S, 1), as bright as in white matter's place."""
+def _isotropic(
+    scan: Scan, voxels: Voxels, rows: Array, white: Array, sigma: float, water: bool
+) -> Array:
+    """Return r_0 of each shell (S, 1), as bright as in white matter's place.
+
+    Free water decays as one exponential, which says what shells below the noise cannot.
+    """
     signal = signal_of(scan, voxels.where[rows[_some(rows)]]).astype(np.float64)
-    level = np.zeros((len(scan.gradients.shells), 1))
-    for row, shell in zip(level, scan.gradients.shells, strict=True):
+    bvalues = np.array([s.bvalue for s in scan.gradients.shells])
+    level = np.zeros(len(bvalues))
+    for k, shell in enumerate(scan.gradients.shells):
         values = signal[:, shell.indices]
-        mean = float(values.mean())
-        if noise and shell.count > 1 and not shell.is_b0:
+        level[k] = values.mean()
+        if sigma > 0 and shell.count > 1 and not shell.is_b0:
             # Volumes of a shell differ by noise alone here.
-            mean, _ = correct_rician(mean, float(np.sqrt(values.var(1, ddof=1).mean())))
-        row[0] = mean * ROOT
-    return level / brightness_at(voxels, rows, white, scan.affine)
+            spread = float(np.sqrt(values.var(1, ddof=1).mean()))
+            level[k], _ = correct_rician(float(level[k]), spread)
+    seen = (level > sigma) & (np.arange(len(level)) > 0)
+    if water and seen.any() and not seen[1:].all():
+        last = np.flatnonzero(seen)[-1]
+        rate = np.log(level[0] / level[last]) / (bvalues[last] - bvalues[0])
+        hidden = ~seen & (bvalues > bvalues[last])
+        level[hidden] = level[0] * np.exp(-rate * (bvalues[hidden] - bvalues[0]))
+    scaled: Array = level[:, None] * (ROOT / brightness_at(voxels, rows, white, scan.affine))
+    return scaled
 
 
 def _require_anisotropy(zonal: Array, name: str) -> None:

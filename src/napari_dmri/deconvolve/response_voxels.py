@@ -230,7 +230,9 @@ def find_tissues(voxels: Voxels) -> dict[str, Array]:
     decay = voxels.decay
     white = float(np.median(decay[found["wm"]]))
     rest = np.flatnonzero((voxels.fa <= ANISOTROPIC) & voxels.inner)
-    water, watery = _water(rest, decay, bright, white)
+    # Water reaches the noise floor at high b, where a little tissue no longer shows.
+    first = np.log(voxels.means[:, 0] / voxels.means[:, 1])
+    water, watery = _water(rest, first, bright, float(np.median(first[found["wm"]])))
     grey = _grey(np.setdiff1d(rest, watery), decay, bright, white)
     return found | {t: rows for t, rows in (("gm", grey), ("csf", water)) if rows.size}
 
