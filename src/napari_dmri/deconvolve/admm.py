@@ -17,6 +17,10 @@ over :math:`t`, in place:
     x = M A^T y + |t|\,\rho\, C M, \qquad
     t \leftarrow (1 - \tfrac{\alpha}{2})\, t + \alpha\, C x - \tfrac{\alpha}{2} |t| .
 
+A soft constraint, the penalty :math:`\tfrac{\kappa}{2} \lVert \min(Cx, 0) \rVert^2` instead of
+:math:`Cx \ge 0`, changes the projection alone: :math:`z = s t` where t is negative, with
+:math:`s = \rho / (\rho + \kappa)`, and :math:`z - u = \max(t, (2s - 1) t)`.
+
 A voxel has converged when :math:`\lVert Cx - z \rVert` and :math:`\lVert z - z_\text{before}
 \rVert` are below the tolerance times :math:`\lVert z \rVert`; converged voxels leave the tile once
 enough of them have.
@@ -36,10 +40,13 @@ from napari_dmri.sphere.harmonics import n_coefficients
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Plan", "check_solver", "make_plan", "solve"]
+__all__ = ["Plan", "check_solver", "magnitude_free", "make_plan", "solve"]
 
 EVERY = 10
 """Iterations between two looks at the residuals."""
+
+FIRST, RENEW = 30, 15
+"""Iterations before the Rician likelihood is first taken up, and between its renewals."""
 
 LEAVE = 0.75
 """The tile shrinks when at most this fraction of it is still iterating."""
@@ -63,6 +70,8 @@ class Plan:
         (n, V): A transposed, for residuals.
     relax
         Over-relaxation alpha.
+    give
+        s: what is left of a negative amplitude; 0 where the constraint is hard.
     price
         (n, m): from the gradient of the data term to scaled multipliers, for a warm start.
     curve
@@ -76,6 +85,7 @@ class Plan:
     price: torch.Tensor
     curve: torch.Tensor
     relax: float
+    give: float
 
 
 def make_plan(
@@ -85,6 +95,7 @@ def make_plan(
     *,
     rho: float = 0.05,
     relax: float = 1.9,
+    hardness: float = float("inf"),
     device: torch.device | str = "cpu",
 ) -> Plan:
     r"""Factorise what voxels share.
@@ -102,6 +113,9 @@ def make_plan(
         how fast, not where to, the iteration converges.
     relax
         Over-relaxation alpha in (0, 2).
+    hardness
+        Kappa, the weight of negative amplitudes, in the same units as rho; infinite for a hard
+        constraint.
     device
         Where voxels will be solved.
 
@@ -136,6 +150,7 @@ def make_plan(
         price=tensor(np.linalg.pinv(frame) @ constraints.T / -weight),
         curve=tensor(curve),
         relax=float(relax),
+        give=rho / (rho + hardness),
     )
 
 
@@ -146,6 +161,7 @@ def solve(
     iterations: int = 200,
     tolerance: float = 1e-3,
     start: torch.Tensor | None = None,
+    sigma: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Solve a tile of voxels.
 
@@ -161,6 +177,8 @@ def solve(
         Relative primal and dual residual at which a voxel stops; 0 runs all iterations.
     start
         Solutions to start from (N, n).
+    sigma
+        Noise of magnitudes, in the signal's units, for the Rician likelihood; None for Gaussian.
 
     Returns
     -------
@@ -181,15 +199,22 @@ def solve(
     left: torch.Tensor | None = None
     half = plan.relax / 2
     for iteration in range(1, iterations + 1):
-        look = tolerance > 0 and (iteration % EVERY == 0) and iteration < iterations
-        before = torch.clamp(t, min=0) if look or iteration == iterations else None
-        torch.abs(t, out=w)
+        if sigma is not None and iteration > FIRST and (iteration - FIRST) % RENEW == 1:
+            free = magnitude_free(signal, x @ plan.forward, sigma) @ plan.project
+        look = tolerance > 0 and iteration % EVERY == 0 and iteration < iterations
+        look = look and (sigma is None or iteration > FIRST + RENEW)
+        before = _amplitudes(plan, t) if look or iteration == iterations else None
+        if plan.give:
+            torch.mul(t, 2 * plan.give - 1, out=w)
+            torch.maximum(t, w, out=w)
+        else:
+            torch.abs(t, out=w)
         torch.addmm(free, w, plan.gather, out=x)
         t.addmm_(x, plan.spread, beta=1 - half, alpha=plan.relax)
         t.sub_(w, alpha=half)
         if before is None:
             continue
-        done = _settled(t, before, x @ plan.spread, tolerance)
+        done = _settled(_amplitudes(plan, t), before, x @ plan.spread, tolerance)
         if iteration == iterations:
             _store(solution, converged, left, x, done)
             return solution, converged
@@ -201,14 +226,37 @@ def solve(
             break
         left = waiting if left is None else left[waiting]
         t, free = t[waiting], free[waiting]
+        signal = signal[waiting] if sigma is not None else signal
         w, x = torch.empty_like(t), torch.empty_like(free)
     return solution, converged
 
 
+def magnitude_free(signal: torch.Tensor, predicted: torch.Tensor, sigma: float) -> torch.Tensor:
+    r"""Return what the signal would be without the bias of magnitudes, given a prediction.
+
+    .. math:: \tilde y = y\, \frac{I_1(y \nu / \sigma^2)}{I_0(y \nu / \sigma^2)}
+
+    Least squares to it is one step of expectation-maximisation of the Rician likelihood with
+    noise :math:`\sigma` and prediction :math:`\nu \ge 0`.
+    """
+    import torch
+
+    argument = predicted.clamp_(min=0).mul_(signal).mul_(1 / sigma**2)
+    ratio: torch.Tensor = torch.special.i1e(argument).div_(torch.special.i0e(argument))
+    return ratio.mul_(signal)
+
+
 def check_solver(
-    regulariser: float, directions: int, iterations: int, tolerance: float, order: int
+    regulariser: float,
+    directions: int,
+    iterations: int,
+    tolerance: float,
+    order: int,
+    hardness: float = float("inf"),
 ) -> None:
     """Refuse settings that the solver cannot use."""
+    if not hardness > 0:
+        raise InputError(f"The hardness is {hardness}; it must be positive, infinite for hard.")
     if not (np.isfinite(regulariser) and regulariser > 0):
         raise InputError(
             f"The regulariser is {regulariser}; it must be positive (usual: 0.001): with 0, orders "
@@ -227,13 +275,20 @@ def check_solver(
         )
 
 
+def _amplitudes(plan: Plan, t: torch.Tensor) -> torch.Tensor:
+    """Return z, the amplitudes that obey the constraint."""
+    import torch
+
+    z = torch.clamp(t, min=0)
+    return z.add_(t.clamp(max=0), alpha=plan.give) if plan.give else z
+
+
 def _settled(
-    t: torch.Tensor, before: torch.Tensor, spread: torch.Tensor, tolerance: float
+    z: torch.Tensor, before: torch.Tensor, spread: torch.Tensor, tolerance: float
 ) -> torch.Tensor:
     """Tell which voxels' primal and dual residuals are below the tolerance."""
     import torch
 
-    z = torch.clamp(t, min=0)
     size = torch.linalg.vector_norm(z, dim=1) * tolerance + 1e-12
     primal = torch.linalg.vector_norm(spread.sub_(z), dim=1)
     dual = torch.linalg.vector_norm(z.sub_(before), dim=1)

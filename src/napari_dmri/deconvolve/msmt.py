@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from napari_dmri.deconvolve.admm import check_solver, make_plan, solve
 from napari_dmri.deconvolve.base import TISSUES, Deconvolution, ResponseSet
+from napari_dmri.deconvolve.magnitudes import choose_sigma, noise_notes
 from napari_dmri.deconvolve.shells import (
     Shells,
     check_order,
@@ -69,6 +70,8 @@ def msmt_csd(
     tissues: Sequence[str] | None = None,
     mask: Array | None = None,
     regulariser: float = 1e-3,
+    noise: str = "gaussian",
+    sigma: float | None = None,
     directions: int = 300,
     iterations: int = 100,
     tolerance: float = 1e-3,
@@ -98,6 +101,8 @@ def msmt_csd(
     regulariser
         Lambda, positive: weight of the fODF's orders above 0 in units of
         :math:`\mathrm{tr}(A^T A) / n`.
+    noise, sigma
+        As for `csd`.
     directions
         How many directions of the half sphere carry the constraint.
     iterations, tolerance, rho
@@ -132,6 +137,7 @@ def msmt_csd(
     require_anisotropy(shells.rows, shells.bvalues)
     _require_shells(chosen, shells)
     begin = check_start(scan, start, order)
+    level = choose_sigma(scan, noise, sigma, mask)
     where = choose_device(device)
 
     count = n_coefficients(order)
@@ -157,7 +163,14 @@ def msmt_csd(
         signal /= scale
         if guess is not None and others:
             guess = torch.nn.functional.pad(guess, (0, len(others)))
-        x, converged = solve(plan, signal, iterations=iterations, tolerance=tolerance, start=guess)
+        x, converged = solve(
+            plan,
+            signal,
+            iterations=iterations,
+            tolerance=tolerance,
+            start=guess,
+            sigma=None if level is None else level / scale,
+        )
         x[:, count:].clamp_(min=0)
         error = signal.sub_(x @ plan.forward).square_().mean(1).sqrt_()
         return x, converged, error * scale
@@ -180,6 +193,8 @@ def msmt_csd(
             "order": order,
             "tissues": list(chosen),
             "regulariser": regulariser,
+            "noise": noise,
+            "sigma": level,
             "directions": directions,
             "iterations": iterations,
             "tolerance": tolerance,
@@ -224,6 +239,7 @@ def msmt_csd(
     notes = (
         f"MSMT-CSD ({words}) used {shells}",
         *order_notes(order, wm, shells),
+        *noise_notes(level, sigma),
         found.note,
     )
     return Deconvolution(
