@@ -31,9 +31,9 @@ from napari_dmri.deconvolve.response_fit import fit_zonal
 from napari_dmri.deconvolve.response_kernel import Fibre, fit_fibre
 from napari_dmri.deconvolve.response_voxels import (
     Voxels,
-    brightness_at,
     find_tissues,
     read_voxels,
+    receive_field,
     signal_of,
     single_fibres,
 )
@@ -151,7 +151,7 @@ def estimate_response(
     report(0.0, "reading the scan")
     voxels = read_voxels(scan, mask, progress=part(progress, 0, 0.5))
     report(0.5, "finding tissues")
-    tissues = find_tissues(voxels)
+    tissues = find_tissues(voxels, scan.affine)
     notes: list[str] = []
     found: dict[str, Response] = {}
     used: dict[str, Array] = {}
@@ -312,7 +312,8 @@ def _isotropic(
         rate = np.log(level[0] / level[last]) / (bvalues[last] - bvalues[0])
         hidden = ~seen & (bvalues > bvalues[last])
         level[hidden] = level[0] * np.exp(-rate * (bvalues[hidden] - bvalues[0]))
-    scaled: Array = level[:, None] * (ROOT / brightness_at(voxels, rows, white, scan.affine))
+    field = receive_field(voxels, white, scan.affine)[rows].mean()
+    scaled: Array = level[:, None] * (ROOT / field)
     return scaled
 
 

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Voxels",
-    "brightness_at",
     "find_tissues",
     "read_voxels",
+    "receive_field",
     "signal_of",
     "single_fibres",
 ]
@@ -48,6 +48,9 @@ EROSION_MM = 4.0
 
 LEAST_VOXELS = 20
 """Fewer voxels than this are no tissue."""
+
+LEAST_FOR_FIELD = 500
+"""White matter's voxels that the receive field is made from, at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,14 +222,15 @@ def single_fibres(voxels: Voxels, count: int | None = None, *, by: str = "linear
     return np.sort(white[order[:wanted]])
 
 
-def find_tissues(voxels: Voxels) -> dict[str, Array]:
+def find_tissues(voxels: Voxels, affine: Array) -> dict[str, Array]:
     """Return rows of pure white matter and, where they are plausible, of grey matter and CSF."""
     fibrous = (voxels.fa > ANISOTROPIC) & voxels.inner
     if not fibrous.any():
         return {"wm": np.empty(0, np.intp)}
     found = {"wm": _white(voxels, fibrous)}
     # Brightness and decay in units of white matter's, so that one rule fits all protocols.
-    bright = np.log(voxels.means[:, 0] / np.median(voxels.means[found["wm"], 0]))
+    bright = np.log(voxels.means[:, 0] / receive_field(voxels, found["wm"], affine))
+    bright -= np.median(bright[found["wm"]])
     decay = voxels.decay
     white = float(np.median(decay[found["wm"]]))
     rest = np.flatnonzero((voxels.fa <= ANISOTROPIC) & voxels.inner)
@@ -293,20 +297,21 @@ def _mode(values: Array) -> float:
     return float(some.mean())
 
 
-def brightness_at(voxels: Voxels, rows: Array, white: Array, affine: Array) -> float:
-    """Return how bright the receive field is at some voxels against white matter, a factor.
+def receive_field(voxels: Voxels, white: Array, affine: Array) -> NDArray[np.float64]:
+    """Return how bright each voxel's place is against white matter's, a factor (P,).
 
-    The field is the quadratic function of position that the logarithm of white matter's b0 follows.
+    The logarithm of white matter's b0 is followed by a quadratic function of position.
     """
-    if len(white) < 500:
-        return 1.0
+    if len(white) < LEAST_FOR_FIELD:
+        return np.ones(len(voxels.where))
     at = np.stack(np.unravel_index(voxels.where, voxels.grid), 1) @ affine[:3, :3].T
     centre, size = at[white].mean(0), np.maximum(at[white].std(0), 1e-6)
     x, y, z = ((at - centre) / size).T
     design = np.stack([np.ones_like(x), x, y, z, x * x, y * y, z * z, x * y, x * z, y * z], 1)
     logarithm = np.log(voxels.means[white, 0])
-    field = design @ np.linalg.lstsq(design[white], logarithm, rcond=None)[0]
-    return float(np.clip(np.exp(field[rows]).mean() / np.exp(field[white]).mean(), 0.5, 2))
+    field = np.exp(design @ np.linalg.lstsq(design[white], logarithm, rcond=None)[0])
+    relative: NDArray[np.float64] = np.clip(field / field[white].mean(), 0.4, 2.5)
+    return relative
 
 
 def signal_of(scan: Scan, where: Array) -> NDArray[np.float32]:
