@@ -76,14 +76,14 @@ def paired_test(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Paired
             "not finite; leave them out of the test."
         )
     p = 1.0 if not difference.any() else float(wilcoxon(x, y).pvalue)
-    low, high = bootstrap(lambda rows: float(difference[rows].mean()), x.size, seed)
+    low, high = bootstrap(lambda rows: difference[rows].mean(-1), x.size, seed)
     effect_low, effect_high = bootstrap(lambda rows: _biserial(difference[rows]), x.size, seed)
     return Paired(
         x.size,
         float(difference.mean()),
         low,
         high,
-        _biserial(difference),
+        float(_biserial(difference)),
         effect_low,
         effect_high,
         p,
@@ -108,21 +108,21 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def bootstrap(
-    measure: Callable[[NDArray[Any]], float], n: int, seed: int = 0
+    measure: Callable[[NDArray[Any]], NDArray[Any]], n: int, seed: int = 0
 ) -> tuple[float, float]:
     """Return the 2.5th and 97.5th percentile of a measure over subjects drawn with replacement.
 
     Parameters
     ----------
     measure
-        Takes the indices of the subjects drawn (n,).
+        Takes the indices of the subjects of each draw (draws, n), returns one value a draw.
     n
         How many subjects there are.
     seed
         Of the draws.
     """
     rng = np.random.default_rng(seed)
-    found = np.array([measure(rng.integers(0, n, n)) for _ in range(RESAMPLES)])
+    found = np.asarray(measure(rng.integers(0, n, (RESAMPLES, n))))
     found = found[np.isfinite(found)]
     if not found.size:
         return float("nan"), float("nan")
@@ -130,11 +130,14 @@ def bootstrap(
     return float(low), float(high)
 
 
-def _biserial(difference: NDArray[np.float64]) -> float:
+def _biserial(difference: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the correlation along the last axis; differences of zero do not count."""
     from scipy.stats import rankdata
 
-    used = difference[difference != 0]
-    if not used.size:
-        return 0.0
-    ranks = rankdata(np.abs(used))
-    return float((ranks * np.sign(used)).sum() / ranks.sum())
+    size = np.abs(difference)
+    # Zeros take the lowest ranks, so that leaving them out moves all others down by their number.
+    zeros = (size == 0).sum(-1, keepdims=True)
+    ranks = np.where(size > 0, rankdata(size, axis=-1) - zeros, 0)
+    total = ranks.sum(-1)
+    signed = (ranks * np.sign(difference)).sum(-1)
+    return np.asarray(np.divide(signed, total, out=np.zeros_like(signed), where=total > 0))

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,18 +22,22 @@ import numpy as np
 from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.harmonize.base import refuse_training_subject
 from napari_dmri.harmonize.contenders import DEFAULT, Case, Contender, Fold, contender, make_folds
+from napari_dmri.harmonize.evaluation_plan import Settings, choose_settings, prepare_folder
 from napari_dmri.harmonize.reconstruct import refit
 from napari_dmri.harmonize.registry import METHODS, load
+from napari_dmri.images import ScalarImage
 from napari_dmri.progress import Progress, part, silent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from napari_dmri.compare.scores import Reference
     from napari_dmri.harmonize.base import Harmonizer
     from napari_dmri.training.stages import Stage
 
-__all__ = ["BASELINES", "FLOOR", "REFITTED", "Settings", "cross_validate", "read_scores"]
+__all__ = ["BASELINES", "FLOOR", "REFITTED", "cross_validate", "read_scores"]
 
 REFITTED, FLOOR = "source, refitted", "target repeat, refitted (floor)"
 
@@ -42,26 +45,6 @@ BASELINES = ("source, raw", REFITTED, "target repeat, raw", FLOOR, "target witho
 """Rows that no method makes."""
 
 Scores = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Say how a cross-validation is done; the same settings are needed to go on with it.
-
-    ``stages`` are of the networks; None takes their own.
-    """
-
-    shell: float
-    order: int
-    smooth: float = 0.006
-    folds: int = 10
-    seed: int = 0
-    contenders: tuple[str, ...] = DEFAULT
-    stages: tuple[Stage, ...] | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return what was set, as JSON gives it back."""
-        return dict(json.loads(json.dumps(asdict(self))))
 
 
 def cross_validate(
@@ -116,8 +99,8 @@ def cross_validate(
         subject that it is tested on.
     """
     report = progress or silent
-    settings = _settings(cases, order, smooth, shell, folds, seed, contenders, stages)
-    folder = _prepare(Path(out).expanduser(), settings, cases)
+    settings = choose_settings(cases, order, smooth, shell, folds, seed, contenders, stages)
+    folder = prepare_folder(Path(out).expanduser(), settings, cases)
     plan = make_folds([case.subject for case in cases], settings.folds, seed)
     chosen = [fold for fold in plan if only is None or fold.number in only]
     if not chosen:
@@ -181,65 +164,6 @@ def read_scores(folder: str | Path) -> Scores:
     if not found:
         raise InputError(f"{folder} holds no scores of a cross-validation yet.")
     return sorted(found, key=lambda entry: str(entry["subject"]))
-
-
-def _settings(
-    cases: Sequence[Case],
-    order: int | None,
-    smooth: float,
-    shell: float | None,
-    folds: int,
-    seed: int,
-    contenders: Sequence[str],
-    stages: Sequence[Stage] | None,
-) -> Settings:
-    """Choose shell and order for all, from the gradient tables."""
-    from napari_dmri.harmonize.features import common_orders
-
-    if not cases:
-        raise InputError("No subjects to evaluate; give a list of travelling pairs.")
-    for name in contenders:
-        contender(name)
-    scans = [
-        (f"{case.subject} {role}", getattr(case.pair, role))
-        for case in cases
-        for role in ("source", "target")
-    ]
-    bvalue = scans[-1][1].gradients.shell(shell).bvalue
-    orders, _ = common_orders(scans, [bvalue], order)
-    plan = None if stages is None else tuple(stages)
-    return Settings(bvalue, orders[bvalue], smooth, folds, seed, tuple(contenders), plan)
-
-
-def _prepare(folder: Path, settings: Settings, cases: Sequence[Case]) -> Path:
-    """Make or check the folder of a cross-validation."""
-    from napari_dmri.io.atomic import require_writable, write_json
-
-    require_writable(folder)
-    now = {**settings.as_dict(), "subjects": [case.subject for case in cases]}
-    # More methods may join later; the rest must be the same.
-    fixed = {k: v for k, v in now.items() if k != "contenders"}
-    card = folder / "evaluation.json"
-    if card.is_file():
-        before = json.loads(card.read_text(encoding="utf-8"))
-        other = [k for k in fixed if before.get(k) != fixed[k]]
-        if other:
-            said = "; ".join(f"{k}: {before.get(k)} then, {fixed[k]} now" for k in other)
-            raise InputError(
-                f"{folder} holds a cross-validation with other settings ({said}); use the same, or "
-                "another folder."
-            )
-        now["contenders"] = list(dict.fromkeys([*before["contenders"], *settings.contenders]))
-        write_json(card, now, overwrite=True)
-        return folder
-    if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(
-            f"{folder} is not empty and holds no evaluation.json, so there is nothing to go on "
-            "with; choose an empty folder."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(card, now)
-    return folder
 
 
 def _in_processes(
@@ -387,7 +311,10 @@ def _reference(case: Case, settings: Settings, device: str) -> Reference:
     from napari_dmri.compare.tissue import tissue_labels
 
     target, given = case.pair.target, case.pair.tissue
-    labels = tissue_labels(target, device=device) if given is None else np.asarray(given.data)
+    if given is None:
+        labels: NDArray[Any] = tissue_labels(target, device=device)
+    else:
+        labels = np.asarray(given.data if isinstance(given, ScalarImage) else given)
     if target.mask is not None:
         labels = np.where(target.mask, labels, 0)
     source = case.pair.source

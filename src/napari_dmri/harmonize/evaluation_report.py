@@ -138,12 +138,13 @@ def closed(
     subjects = sorted(set.intersection(*(set(v) for v in values)))
     refitted, own, floor = (np.array([v[s] for s in subjects]) for v in values)
 
-    def share(rows: Any) -> float:
-        gap = float((refitted[rows] - floor[rows]).mean())
-        return float((refitted[rows] - own[rows]).mean()) / gap if gap else float("nan")
+    def share(rows: Any) -> Any:
+        gap = (refitted - floor)[rows].mean(-1)
+        gain = (refitted - own)[rows].mean(-1)
+        return np.divide(gain, gap, out=np.full_like(gain, np.nan), where=gap != 0)
 
-    everyone = np.arange(len(subjects))
-    return share(everyone), *bootstrap(share, len(subjects))
+    everyone = np.arange(len(subjects))[None]
+    return float(share(everyone)[0]), *bootstrap(share, len(subjects))
 
 
 def _gap_table(scores: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:

@@ -1,0 +1,97 @@
+"""Settings of a cross-validation, and the folder that keeps them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from napari_dmri.errors import InputError
+from napari_dmri.harmonize.contenders import DEFAULT, Case, contender
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from napari_dmri.training.stages import Stage
+
+__all__ = ["Settings", "choose_settings", "prepare_folder"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Say how a cross-validation is done; the same settings are needed to go on with it.
+
+    ``stages`` are of the networks; None takes their own.
+    """
+
+    shell: float
+    order: int
+    smooth: float = 0.006
+    folds: int = 10
+    seed: int = 0
+    contenders: tuple[str, ...] = DEFAULT
+    stages: tuple[Stage, ...] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what was set, as JSON gives it back."""
+        return dict(json.loads(json.dumps(asdict(self))))
+
+
+def choose_settings(
+    cases: Sequence[Case],
+    order: int | None,
+    smooth: float,
+    shell: float | None,
+    folds: int,
+    seed: int,
+    contenders: Sequence[str],
+    stages: Sequence[Stage] | None,
+) -> Settings:
+    """Choose shell and order for all, from the gradient tables."""
+    from napari_dmri.harmonize.features import common_orders
+
+    if not cases:
+        raise InputError("No subjects to evaluate; give a list of travelling pairs.")
+    for name in contenders:
+        contender(name)
+    scans = [
+        (f"{case.subject} {role}", getattr(case.pair, role))
+        for case in cases
+        for role in ("source", "target")
+    ]
+    bvalue = scans[-1][1].gradients.shell(shell).bvalue
+    orders, _ = common_orders(scans, [bvalue], order)
+    plan = None if stages is None else tuple(stages)
+    return Settings(bvalue, orders[bvalue], smooth, folds, seed, tuple(contenders), plan)
+
+
+def prepare_folder(folder: Path, settings: Settings, cases: Sequence[Case]) -> Path:
+    """Make or check the folder of a cross-validation."""
+    from napari_dmri.io.atomic import require_writable, write_json
+
+    require_writable(folder)
+    now = {**settings.as_dict(), "subjects": [case.subject for case in cases]}
+    # More methods may join later; the rest must be the same.
+    fixed = {k: v for k, v in now.items() if k != "contenders"}
+    card = folder / "evaluation.json"
+    if card.is_file():
+        before = json.loads(card.read_text(encoding="utf-8"))
+        other = [k for k in fixed if before.get(k) != fixed[k]]
+        if other:
+            said = "; ".join(f"{k}: {before.get(k)} then, {fixed[k]} now" for k in other)
+            raise InputError(
+                f"{folder} holds a cross-validation with other settings ({said}); use the same, or "
+                "another folder."
+            )
+        now["contenders"] = list(dict.fromkeys([*before["contenders"], *settings.contenders]))
+        write_json(card, now, overwrite=True)
+        return folder
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(
+            f"{folder} is not empty and holds no evaluation.json, so there is nothing to go on "
+            "with; choose an empty folder."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(card, now)
+    return folder

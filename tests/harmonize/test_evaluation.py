@@ -1,0 +1,215 @@
+"""Cross-validation: folds, the check that nobody tested was trained on, resume, tables."""
+
+import json
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from napari_dmri import Cancelled, DmriWarning, InputError
+from napari_dmri.harmonize import Pair, evaluation, load
+from napari_dmri.harmonize.contenders import SWEEP, Case, contender, make_folds, read_cases
+from napari_dmri.harmonize.evaluation import cross_validate, read_scores
+from napari_dmri.harmonize.evaluation_report import closed, report_tables, write_report
+from napari_dmri.training import Stage
+
+from .conftest import subject_pair
+
+STAGES = (Stage("adam", 3e-3, 256, 3),)
+QUICK = {"contenders": ("golkov",), "stages": STAGES, "folds": 2, "device": "cpu"}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A repeat scan in memory."""
+
+    scan: object
+
+    def load(self):
+        return self.scan
+
+
+def noisy(scan, seed):
+    rng = np.random.default_rng(seed)
+    data = np.asarray(scan.data)
+    data = data + 12 * rng.standard_normal(data.shape) * (data > 0)
+    return replace(scan, data=data.astype(np.float32))
+
+
+def case(n):
+    pair = subject_pair(n)
+    labels = np.asarray(pair.source.mask).astype(np.int16)
+    labels[: labels.shape[0] // 2] *= 2
+    scans = Pair(noisy(pair.source, n), noisy(pair.target, 50 + n), f"sub-{n}", labels)
+    return Case(scans, Loaded(noisy(pair.target, 90 + n)))
+
+
+@pytest.fixture(scope="module")
+def cases():
+    return [case(n) for n in range(1, 5)]
+
+
+@pytest.fixture(scope="module")
+def done(cases, tmp_path_factory):
+    out = tmp_path_factory.mktemp("cv") / "out"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DmriWarning)
+        scores = cross_validate(cases, out, **QUICK)
+    return out, scores
+
+
+def test_each_subject_is_tested_once_and_never_trained_on():
+    subjects = [f"sub-{n:02d}" for n in range(1, 11)]
+    folds = make_folds(subjects, 10, seed=3)
+    assert sorted(s for f in folds for s in f.test) == subjects
+    for fold in folds:
+        assert (len(fold.train), len(fold.validation), len(fold.test)) == (8, 1, 1)
+        assert len({*fold.train, *fold.validation, *fold.test}) == 10
+    assert sorted(f.validation[0] for f in folds) == subjects
+    assert folds == make_folds(subjects, 10, seed=3) != make_folds(subjects, 10, seed=4)
+    assert [len(f.test) for f in make_folds(subjects, 3)] == [4, 3, 3]
+    for subjects, count in ((["a", "b"], 2), (["a", "b", "c"], 4), (["a", "b", "c"], 1)):
+        with pytest.raises(InputError, match="at least 3 subjects"):
+            make_folds(subjects, count)
+
+
+def test_contenders_have_names():
+    assert contender("shresnet-2-tiled").settings == {"blocks": 2, "mode": "tiled"}
+    assert contender("shresnet-11").rows[1] == ("SHResNet n=11, projected", True)
+    assert [contender(n).settings["blocks"] for n in SWEEP] == [1, 2, 3, 6, 7, 9, 11]
+    for name in ("resnet", "shresnet", "shresnet-2-both"):
+        with pytest.raises(InputError, match="Unknown contender"):
+            contender(name)
+
+
+def test_a_cross_validation_scores_everybody_with_unseen_models(done, cases):
+    out, scores = done
+    rows = {s["row"] for s in scores}
+    assert {"source, raw", "source, refitted", "Golkov"} <= rows
+    assert {"target repeat, raw", "target repeat, refitted (floor)"} <= rows
+    for row in rows:
+        assert sorted(s["subject"] for s in scores if s["row"] == row) == [c.subject for c in cases]
+    for score in scores:
+        model = load(out / f"fold-{score['fold']:02d}" / "golkov.safetensors")
+        assert score["subject"] not in model.card["subjects"]
+
+    def mean(row, column):
+        return np.mean([s[column] for s in scores if s["row"] == row])
+
+    for column in ("signal WM", "signal GM"):
+        floor = mean("target repeat, refitted (floor)", column)
+        assert floor < mean("source, refitted", column) < mean("source, raw", column)
+    assert read_scores(out) == scores
+    assert not list(out.rglob("*.state.*"))
+
+
+def test_what_is_done_is_not_done_again(done, cases, monkeypatch):
+    out, scores = done
+    monkeypatch.setattr(evaluation, "_trained", None)
+    assert cross_validate(cases, out, **QUICK) == scores
+    with pytest.raises(InputError, match=r"other settings .*seed: 0 then, 1 now"):
+        cross_validate(cases, out, **QUICK, seed=1)
+    with pytest.raises(InputError, match="numbered 1 to 2"):
+        cross_validate(cases, out, **QUICK, only=[7])
+
+
+def test_a_stopped_cross_validation_goes_on_to_the_same_scores(done, cases, tmp_path):
+    out = tmp_path / "cv"
+    calls = 0
+
+    def stop(fraction, text):
+        nonlocal calls
+        calls += "golkov: epoch 2" in text
+        if calls == 5:
+            raise Cancelled
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DmriWarning)
+        with pytest.raises(Cancelled):
+            cross_validate(cases, out, **QUICK, only=[1], progress=stop)
+        assert (out / "fold-01" / "golkov.state.safetensors").is_file()
+        assert not (out / "fold-01" / "golkov.safetensors").exists()
+        found = cross_validate(cases, out, **QUICK, only=[1])
+    assert found == [s for s in done[1] if s["fold"] == 1]
+
+
+def test_a_model_that_has_seen_the_subject_is_refused(done, cases, tmp_path):
+    out, _ = done
+    copy = tmp_path / "cv"
+    (copy / "fold-01").mkdir(parents=True)
+    (copy / "evaluation.json").write_text((out / "evaluation.json").read_text())
+    wrong = (out / "fold-02" / "golkov.safetensors").read_bytes()
+    (copy / "fold-01" / "golkov.safetensors").write_bytes(wrong)
+    with pytest.raises(InputError, match="that this model was trained on"):
+        cross_validate(cases, copy, **QUICK, only=[1])
+    assert not (copy / "fold-01" / "scores_golkov.json").exists()
+
+
+def test_folders_of_something_else_are_refused(cases, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=r"holds no evaluation\.json"):
+        cross_validate(cases, tmp_path, **QUICK)
+    with pytest.raises(InputError, match="No subjects"):
+        cross_validate([], tmp_path / "new", **QUICK)
+    with pytest.raises(InputError, match="no scores"):
+        read_scores(tmp_path)
+
+
+def made_up():
+    """Scores in which a method closes 60 % of the gap in signal, in all of 10 subjects."""
+    rng = np.random.default_rng(0)
+    scores = []
+    for n in range(10):
+        base = 0.01 + 0.001 * rng.random()
+        levels = {"source, refitted": 5.0, "SHResNet n=2": 2.6, "Golkov": 4.0}
+        levels["target repeat, refitted (floor)"] = 1.0
+        for row, level in levels.items():
+            values = {
+                f"{m} {t}": base * (level + 0.01 * rng.random())
+                for m in ("signal", "FA", "MD")
+                for t in ("WM", "GM")
+            }
+            scores.append({"subject": f"sub-{n}", "row": row, "fold": n + 1, **values})
+    return scores
+
+
+def test_tables_give_the_gap_and_the_corrected_tests(tmp_path):
+    scores = made_up()
+    share, low, high = closed(scores, "SHResNet n=2", "signal WM")
+    assert share == pytest.approx(0.6, abs=0.01) and low <= share <= high
+    report = report_tables(scores, simulated=True)
+    assert str(report["gap"]["SHResNet n=2"]["signal WM"]).startswith("60%")
+    assert report["mean"].notes[0].startswith("Simulated scans.")
+    assert "not comparable" in report["mean"].notes[0]
+    tests = [r for r in report["tests"].rows if r.name == "SHResNet n=2 - Golkov"]
+    assert [r["measure"] for r in tests][:4] == ["signal WM", "signal GM", "FA WM", "FA GM"]
+    for row in tests[:4]:
+        assert row["p"] == pytest.approx(2 / 1024) and row["p Holm"] == pytest.approx(8 / 1024)
+        assert row["effect r"] == -1 and row["change %"] == pytest.approx(-35, abs=1)
+    for row in tests[4:]:
+        assert row["p Holm"] == pytest.approx(4 / 1024)
+    names = {p.name for p in write_report(tmp_path / "r", report, scores, simulated=True)}
+    assert names == {
+        *("mean.tsv", "gap.tsv", "tests.tsv", "subjects.tsv", "evaluation.md"),
+        *("signal.png", "FA.png", "MD.png"),
+    }
+    assert all((tmp_path / "r" / name).stat().st_size for name in names)
+    lines = (tmp_path / "r" / "subjects.tsv").read_text().splitlines()
+    assert len(lines) == 1 + 40
+    write_report(tmp_path / "r", report, scores)  # replaced as folds are added
+
+
+def test_cases_come_from_a_table(tmp_path):
+    for name in ("s.nii", "t.nii", "r.nii", "x.nii", "w.nii"):
+        (tmp_path / name).write_bytes(b"")
+    table = tmp_path / "pairs.tsv"
+    header = "subject\tsource\ttarget\ttarget_repeat\ttarget_truth\ttissue\n"
+    table.write_text(f"{header}01\ts.nii\tt.nii\tr.nii\tx.nii\tw.nii\n")
+    (found,) = read_cases(table)
+    assert found.subject == "01" and found.repeat.path == tmp_path / "r.nii"
+    assert found.truth == tmp_path / "x.nii" and found.pair.tissue_file == tmp_path / "w.nii"
+    table.write_text(f"{header}01\ts.nii\tt.nii\tn/a\tno.nii\t\n")
+    with pytest.raises(InputError, match=r"no file at no\.nii \(target_truth of 01\)"):
+        read_cases(table)
+    assert json.loads(json.dumps(found.subject)) == "01"
