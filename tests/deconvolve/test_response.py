@@ -135,7 +135,7 @@ def test_no_tissue_is_invented_where_there_is_none() -> None:
 @lru_cache(maxsize=1)
 def brain() -> tuple[Scan, dict[str, np.ndarray]]:
     site = "research_hr"
-    made = simulate_subject(4, sites=(site,), size="small", repeats=False)
+    made = simulate_subject(4, sites=(site,), size=(64, 76, 6), repeats=False)
     return made.scans[site], responses(made.truth.subject, get_scanner(site))
 
 
@@ -173,6 +173,20 @@ def test_real_scans_give_plausible_responses(real_data: Path) -> None:
         expected = kernel_zonal([b], 0.5, 1.7, 0.85, 4)[0]
         assert shape[1] == pytest.approx((expected / expected[0])[1], abs=0.1)
         assert found["csf"].zonal[0, 0] > 1.3 * found.wm.zonal[0, 0]
+
+
+def test_air_is_kept_out_without_a_mask() -> None:
+    scan = tissues_scan(snr=25)
+    whole = np.pad(np.array(scan.data), ((6, 6), (6, 6), (3, 3), (0, 0)))
+    noise = np.random.default_rng(3).normal(0, 4, (2, *whole.shape))
+    air = whole == 0
+    whole[air] = np.hypot(*noise)[air]
+    found = estimate_response(replace(scan, data=whole.astype(np.float32)))
+    assert any("a brain mask was made" in note for note in found.notes)
+    assert found.voxels is not None
+    assert not found.voxels.data[air[..., 0]].any()
+    expected = truth(1000)
+    np.testing.assert_allclose(found.wm.zonal, expected, atol=0.05 * expected[1, 0])
 
 
 def test_progress_is_told_and_can_cancel() -> None:

@@ -120,7 +120,8 @@ def estimate_response(
     order
         Highest order of white matter's response, even, 2 to 16; None is 10.
     mask
-        Where to look (X, Y, Z); None takes the scan's mask, else all voxels with b0 > 0.
+        Where to look (X, Y, Z); None takes the scan's mask, else a brain mask made here, or all
+        voxels of an image without air around it.
     spread
         ``"remove"`` gives the response of straight fibres, ``"keep"`` that of the voxels as they
         are; None removes it for ``auto`` and keeps it otherwise.
@@ -188,6 +189,8 @@ def estimate_response(
             f"The bias of Rician noise was taken out: sigma {sigma:.4g}, SNR "
             f"{zonal[0, 0] / ROOT / sigma:.3g} at b=0 in white matter."
         )
+    if voxels.brain_made:
+        notes.append("No mask was given: a brain mask was made from the scan.")
     if voxels.skipped:
         notes.append(f"{voxels.skipped} voxels of the mask could not be used.")
     report(1.0, "responses")

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.progress import Progress, part, silent
 from napari_dmri.signal.blocks import blocks, fitting_mask
-from napari_dmri.signal.mask import otsu_threshold
+from napari_dmri.signal.mask import brain_mask, otsu_threshold
 from napari_dmri.signal.tensor import fit_tensor
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ ANISOTROPIC = 0.2
 
 EROSION_MM = 4.0
 """Voxels nearer to the mask's border hold scalp, vessels and partial volume."""
+
+AIR = 0.12
+"""Voxels darker than this part of the brightest at b = 0 are air."""
 
 LEAST_VOXELS = 20
 """Fewer voxels than this are no tissue."""
@@ -73,6 +76,8 @@ class Voxels:
         Whether a voxel lies away from the mask's border (P,).
     skipped
         How many voxels of the mask could not be used.
+    brain_made
+        Whether a brain mask was made because none was given.
     """
 
     where: NDArray[np.intp]
@@ -84,6 +89,7 @@ class Voxels:
     axis: NDArray[np.float32]
     inner: NDArray[np.bool_]
     skipped: int
+    brain_made: bool = False
 
     @property
     def decay(self) -> NDArray[np.float64]:
@@ -104,7 +110,8 @@ def read_voxels(
     scan
         The scan.
     mask
-        Where to look (X, Y, Z); None takes the scan's mask, else all voxels with b0 > 0.
+        Where to look (X, Y, Z); None takes the scan's mask, else a brain mask made here, or all
+        voxels of an image without air around it.
     progress
         Who is told.
 
@@ -120,9 +127,12 @@ def read_voxels(
         With the number of voxels left out because of NaN, Inf or b0 <= 0.
     """
     report = progress or silent
-    inside = fitting_mask(scan, mask)
-    shells = scan.gradients.shells
     _require_shells(scan)
+    inside = fitting_mask(scan, mask)
+    given = inside is not None
+    if inside is None:
+        inside = _brain_if_any(scan)
+    shells = scan.gradients.shells
     means = np.zeros((*scan.grid, len(shells)), np.float32)
     good = np.zeros(scan.grid, bool)
     broken = dark = 0
@@ -141,7 +151,7 @@ def read_voxels(
             f"{scan.name}: no voxel can be used for a response ({broken} hold NaN or Inf, {dark} "
             "have no signal in some shell); check the image file and the mask."
         )
-    skipped = broken + (dark if inside is not None else 0)
+    skipped = broken + (dark if given else 0)
     if skipped:
         warnings.warn(
             f"{scan.name}: {broken} voxels with NaN or Inf and {skipped - broken} without signal "
@@ -163,7 +173,22 @@ def read_voxels(
         tensor.principal.reshape(-1, 3)[where],
         _inner(good, scan.voxel_size).reshape(-1)[where],
         skipped,
+        brain_made=not given and inside is not None,
     )
+
+
+def _brain_if_any(scan: Scan) -> NDArray[np.bool_] | None:
+    """Return a brain mask where the image shows air around a head, else None for all voxels."""
+    b0 = scan.mean_b0()
+    positive = b0[b0 > 0]
+    if not positive.size or (b0 < AIR * np.percentile(positive, 95)).mean() < 0.1:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DmriWarning)
+            return brain_mask(scan)
+    except InputError:
+        return None
 
 
 def _require_shells(scan: Scan) -> None:
