@@ -18,6 +18,8 @@ if TYPE_CHECKING:
         refuse_training_subject,
     )
     from napari_dmri.harmonize.cohort import read_groups, read_pairs
+    from napari_dmri.harmonize.evaluation import cross_validate
+    from napari_dmri.harmonize.learned import GolkovHarmonizer, SHResNetHarmonizer
     from napari_dmri.harmonize.linear_rish import LinearRish
     from napari_dmri.harmonize.reconstruct import refit
     from napari_dmri.harmonize.registry import METHODS, Method, load
@@ -25,11 +27,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "METHODS": "registry",
     "CardCheck": "base",
+    "GolkovHarmonizer": "learned",
     "Harmonization": "base",
     "Harmonizer": "base",
     "LinearRish": "linear_rish",
     "Method": "registry",
     "Pair": "base",
+    "SHResNetHarmonizer": "learned",
+    "cross_validate": "evaluation",
     "load": "registry",
     "read_groups": "cohort",
     "read_pairs": "cohort",
@@ -40,11 +45,14 @@ _HOMES = {
 __all__ = [
     "METHODS",
     "CardCheck",
+    "GolkovHarmonizer",
     "Harmonization",
     "Harmonizer",
     "LinearRish",
     "Method",
     "Pair",
+    "SHResNetHarmonizer",
+    "cross_validate",
     "load",
     "read_groups",
     "read_pairs",

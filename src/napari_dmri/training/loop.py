@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Generator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -19,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dmri.errors import Cancelled, InputError
 from napari_dmri.progress import Progress, silent
-from napari_dmri.training.parts import Batches, Event, Fit, Loss, Switch
+from napari_dmri.training.parts import Batch, Batches, Event, Fit, Loss, Switch
+from napari_dmri.training.prefetch import prefetched
 from napari_dmri.training.stages import Patience, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import torch
 
@@ -240,8 +242,11 @@ class _Run:
         # The sum stays on the device, so that no step waits for it.
         kind = torch.float32 if self.device.type == "mps" else torch.float64
         total = torch.tensor(self.sum, dtype=kind, device=self.device)
+        drawn: Iterator[Batch] = self.training.batches(stage.batch, key, self.step)
+        if self.device.type == "cuda":
+            drawn = prefetched(drawn)
         try:
-            for batch in self.training.batches(stage.batch, key, self.step):
+            for batch in drawn:
                 self._wait(steps, total)
                 if self.switch.finish:
                     return
@@ -260,6 +265,8 @@ class _Run:
                     self._write()
         finally:
             self.sum = float(total)
+            if isinstance(drawn, Generator):
+                drawn.close()
 
     def _wait(self, steps: int, total: torch.Tensor) -> None:
         """Report, which may cancel; wait while paused; tell the curve now and then."""

@@ -1,0 +1,132 @@
+"""The verbs train, apply and evaluate with networks: files, resume, refusals."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from napari_dmri import Cancelled
+from napari_dmri.cli import app
+from napari_dmri.commands.training import short_stages, state_beside
+from napari_dmri.harmonize import GolkovHarmonizer, load
+from napari_dmri.images import ScalarImage
+from napari_dmri.io import write_map, write_scan
+
+from .conftest import AFFINE, subject_pair
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Write four travelling subjects with masks, labels and repeats, and their list."""
+    out = tmp_path_factory.mktemp("data")
+    names = "subject source target source_mask target_mask tissue target_repeat source_site"
+    lines = ["\t".join(names.split())]
+    for n in (1, 2, 3, 4):
+        pair = subject_pair(n)
+        labels = np.asarray(pair.source.mask).astype(np.int16)
+        labels[: labels.shape[0] // 2] *= 2
+        rng = np.random.default_rng(n)
+        again = np.asarray(pair.target.data)
+        again = again + 5 * rng.standard_normal(again.shape).astype(np.float32) * (again > 0)
+        for name, scan in (
+            ("s", pair.source),
+            ("t", pair.target),
+            ("r", replace(pair.target, data=again)),
+        ):
+            write_scan(scan, out / f"{name}{n}.nii")
+        write_map(ScalarImage(pair.source.mask, AFFINE), out / f"m{n}.nii")
+        write_map(ScalarImage(labels, AFFINE), out / f"l{n}.nii")
+        cells = (f"s{n}.nii", f"t{n}.nii", f"m{n}.nii", f"m{n}.nii", f"l{n}.nii", f"r{n}.nii")
+        lines.append("\t".join((f"sub-{n}", *cells, "a")))
+    (out / "pairs.tsv").write_text("\n".join(lines) + "\n")
+    (out / "three.tsv").write_text("\n".join(lines[:4]) + "\n")
+    return out
+
+
+def run(*args, code=0):
+    result = runner.invoke(app, [str(a) for a in args])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_train_and_apply_a_network(folder, tmp_path):
+    out = tmp_path / "model"
+    said = run(
+        *("harmonize", "train", "golkov", "--pairs", folder / "three.tsv", "-o", out),
+        *("--epochs", 0, "--seed", 3),
+    )
+    assert "Golkov: a -> b, 3 subjects, order 4" in said and "demo only" in said
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
+    model = load(tmp_path / "model.safetensors")
+    assert model.seed == 3 and len(model.stages) == 1
+    done = tmp_path / "done.nii.gz"
+    run("harmonize", "apply", f"{out}.safetensors", folder / "s4.nii", "-o", done, "--maps")
+    assert done.is_file()
+    maps = {p.name for p in (tmp_path / "done_maps").glob("*.nii.gz")}
+    assert {f"scale_l={el}_b=1200.nii.gz" for el in (0, 2, 4)} <= maps
+    said = run(
+        *("harmonize", "evaluate", f"{out}.safetensors", "-o", tmp_path / "e"),
+        *("--pairs", folder / "pairs.tsv"),
+        code=2,
+    )
+    assert "trained on" in said
+
+
+def test_a_stopped_training_goes_on_with_the_same_command(folder, tmp_path, monkeypatch):
+    args = ("harmonize", "train", "golkov", "--pairs", folder / "three.tsv", "--epochs", 0)
+    out = tmp_path / "model.safetensors"
+    fit = GolkovHarmonizer.fit
+
+    def stopped(self, *given, progress=None, **more):
+        def stop(fraction, text):
+            if "epoch 3" in text:
+                raise Cancelled
+
+        return fit(self, *given, progress=stop, **more)
+
+    monkeypatch.setattr(GolkovHarmonizer, "fit", stopped)
+    assert "goes on from model.training.safetensors" in run(*args, "-o", out, code=130)
+    assert state_beside(out).is_file() and not out.exists()
+    monkeypatch.setattr(GolkovHarmonizer, "fit", fit)
+    run(*args, "-o", out)
+    run(*args, "-o", tmp_path / "whole")
+    assert load(out).card["sha256"] == load(tmp_path / "whole.safetensors").card["sha256"]
+    assert not list(tmp_path.glob("*.training.*"))
+
+
+def test_cross_validation_writes_tables_and_goes_on(folder, tmp_path):
+    args = ("harmonize", "evaluate", "--pairs", folder / "pairs.tsv", "-o", tmp_path / "cv")
+    more = ("--folds", 2, "--method", "golkov", "--epochs", 0, "--device", "cpu")
+    run(*args, *more, "--fold", 1)
+    half = json.loads(run(*args, *more, "--fold", 1, "--json"))
+    whole = json.loads(run(*args, *more, "--json"))
+    rows = {r["row"]: r["subjects"] for r in half["mean"]["rows"]}
+    assert rows["Golkov"] == 2
+    assert {r["row"]: r["subjects"] for r in whole["mean"]["rows"]}["Golkov"] == 4
+    assert "Simulated scans." in whole["mean"]["notes"][0]
+    names = {p.name for p in (tmp_path / "cv").iterdir()}
+    assert {"mean.tsv", "gap.tsv", "subjects.tsv", "evaluation.md", "signal.png"} <= names
+    assert "gap closed" in run(*args, *more).lower()
+
+
+def test_options_that_do_not_fit_are_refused(folder, tmp_path):
+    pairs, out = folder / "pairs.tsv", tmp_path / "m"
+    train = ("harmonize", "train")
+    for given, words in (
+        (("linear-rish", "--pairs", pairs, "--blocks", 2), "has no setting blocks"),
+        (("golkov", "--pairs", pairs, "--mode", "paper"), "no mode and no blocks"),
+        (("shresnet", "--pairs", pairs, "--mode", "both"), "Unknown mode"),
+        (("shresnet", "--groups", pairs), "learns from travelling pairs"),
+        (("linear-rish", "--pairs", pairs, "--validation", pairs), "no validation pairs"),
+        (("golkov", "--pairs", pairs, "--epochs", -1), "expected 0 or more"),
+    ):
+        assert words in " ".join(run(*train, *given, "-o", out, code=2).split())
+    evaluate = ("harmonize", "evaluate", "--pairs", pairs, "-o", out)
+    assert "none was given" in " ".join(run(*evaluate, code=2).split())
+    assert "Unknown contender" in run(*evaluate, "--folds", 2, "--method", "magic", code=2)
+    assert not list(tmp_path.iterdir())
+    assert [s.epochs for s in short_stages(7)] == [5, 7] and len(short_stages(0)) == 1
