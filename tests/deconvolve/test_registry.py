@@ -47,7 +47,7 @@ def test_settings_are_the_solvers_own(method: Method):
     parameters = inspect.signature(method.load()).parameters
     named = {s.name for s in method.settings} | set(method.fixed) | {"device", "progress", "mask"}
     assert named <= set(parameters)
-    assert ("shell" in parameters) == method.chooses_shell
+    assert ("shell" in parameters) == bool(method.shell)
     for setting in method.settings:
         assert setting.default == parameters[setting.name].default
         assert setting.check(setting.default, method.label) == setting.default
@@ -95,7 +95,7 @@ def test_refusals_are_sentences():
         deconvolve(scan, "esd", have)
     with pytest.raises(InputError, match="CSD does not take iterations; it takes order"):
         deconvolve(scan, "csd", have, iterations=3)
-    with pytest.raises(InputError, match="order = 5 of CSD; choose one of 4, 6"):
+    with pytest.raises(InputError, match="order = 5 of CSD; choose one of auto, 4, 6"):
         deconvolve(scan, "csd", have, order=5)
     with pytest.raises(InputError, match=r"regulariser = 0 of CSD; expected 1e-06 to 1"):
         deconvolve(scan, "csd", have, regulariser=0)
@@ -119,4 +119,5 @@ def test_one_response_is_enough_for_csd_and_a_mask_restricts_it():
 def test_the_forecast_follows_voxels_and_iterations():
     slow = METHODS["rumba"]
     assert slow.forecast(2000) == pytest.approx(2 * slow.forecast(1000))
+    assert slow.forecast(1000, {"accelerate": True}) < slow.forecast(1000) / 5
     assert slow.forecast(1000, {"iterations": 1200}) == pytest.approx(2 * slow.forecast(1000))

@@ -73,9 +73,15 @@ def apply(
     ] = None,
     shell: Annotated[
         str | None,
-        typer.Option(help="csd: a b-value in s/mm², or all; the highest without it."),
+        typer.Option(
+            help="csd, rumba: a b-value in s/mm², or all; without it csd takes the highest."
+        ),
     ] = None,
     order: Annotated[int | None, typer.Option(help="SH order of the fODF.")] = None,
+    regulariser: Annotated[
+        float | None, typer.Option(help="csd, msmt-csd: weight of the fODF's norm.")
+    ] = None,
+    noise: Annotated[str | None, typer.Option(help="csd, msmt-csd: gaussian or rician.")] = None,
     iterations: Annotated[int | None, typer.Option(help="rumba: number of steps.")] = None,
     accelerate: Annotated[
         bool, typer.Option("--accelerate", help="rumba: extrapolate between steps.")
@@ -108,7 +114,13 @@ def apply(
         refuse_file(path, overwrite, IMAGE_SUFFIXES, scan)
     if len({p.expanduser().resolve() for p in (output, *targets.values())}) <= len(targets):
         raise InputError("Two results would go to one file; give each its own name.")
-    given = {"order": order, "iterations": iterations, "accelerate": accelerate or None}
+    given = {
+        "order": order,
+        "regulariser": regulariser,
+        "noise": noise,
+        "iterations": iterations,
+        "accelerate": accelerate or None,
+    }
     settings: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     if shell is not None:
         settings["shell"] = shell_value(shell)

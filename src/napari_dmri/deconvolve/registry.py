@@ -59,7 +59,7 @@ class Setting:
             return None
         if self.choices:
             if value not in self.choices:
-                listed = ", ".join(map(str, self.choices))
+                listed = ", ".join("auto" if c is None else str(c) for c in self.choices)
                 raise InputError(f"{self.name} = {value} of {method}; choose one of {listed}.")
             return value
         if isinstance(self.default, bool):
@@ -93,8 +93,9 @@ class Method:
         What can be set.
     fixed
         Keywords that make the method what it is.
-    chooses_shell
-        Whether it takes ``shell=``; the others use every volume.
+    shell
+        Which it takes where ``shell=`` is not given, ``"highest"`` or ``"all"``; empty for a
+        method that always uses every volume.
     maps
         Names of the maps that it gives.
     pace
@@ -109,7 +110,7 @@ class Method:
     tissues: tuple[str, ...] = ("wm",)
     settings: tuple[Setting, ...] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    chooses_shell: bool = False
+    shell: str = ""
     maps: tuple[str, ...] = ("residual",)
     pace: float = 1000.0
 
@@ -127,9 +128,11 @@ class Method:
     def forecast(self, voxels: int, settings: Mapping[str, Any] | None = None) -> float:
         """Return about how many seconds some voxels take on two cores."""
         seconds = voxels / self.pace
-        usual = self.defaults.get("iterations")
-        if usual and settings and settings.get("iterations"):
-            seconds *= settings["iterations"] / usual
+        given = {**self.defaults, **(settings or {})}
+        if "iterations" in given:
+            seconds *= given["iterations"] / self.defaults["iterations"]
+            if given.get("accelerate"):
+                seconds *= min(1.0, (7 / given["iterations"]) ** 0.5)
         return seconds
 
     def keywords(self, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,7 +144,7 @@ class Method:
             If the method does not take one of them, or not that value.
         """
         known = {setting.name: setting for setting in self.settings}
-        more = ("shell",) if self.chooses_shell else ()
+        more = ("shell",) if self.shell else ()
         passed = dict(self.fixed)
         for name, value in settings.items():
             if name in more:
@@ -183,14 +186,18 @@ class Method:
 ORDERS = (4, 6, 8, 10, 12, 14, 16)
 
 
-def fod_order(default: int) -> Setting:
-    """Describe the order of the fODF."""
+def fod_order(default: int | None) -> Setting:
+    """Describe the order of the fODF; None leaves it to the method."""
     tip = "Highest degree of the fODF; more than the directions support is super-resolution."
-    return Setting("order", "SH order", default, tip, choices=ORDERS)
+    choices = ORDERS if default else (None, *ORDERS)
+    return Setting("order", "SH order", default, tip, choices=choices)
 
 
 REGULARISER = Setting("regulariser", "Regulariser", 1e-3, "Weight of the fODF's norm; more damps "
                       "noise and blurs.", low=1e-6, high=1.0, step=5e-4)  # fmt: skip
+
+NOISE = Setting("noise", "Noise", "gaussian", "Gaussian is the usual; Rician takes the noise "
+                "floor of magnitudes into account.", choices=("gaussian", "rician"))  # fmt: skip
 
 _RUMBA_SETTINGS = (
     Setting("iterations", "Iterations", 600, "Richardson-Lucy steps; more sharpen the fODF.",
@@ -210,10 +217,11 @@ METHODS: dict[str, Method] = {
             reference="Tournier et al., NeuroImage 35:1459-1472, 2007",
             target="napari_dmri.deconvolve.csd:csd",
             settings=(
-                fod_order(8),
+                fod_order(None),
                 REGULARISER,
+                NOISE,
             ),
-            chooses_shell=True,
+            shell="highest",
             pace=15_000,
         ),
         Method(
@@ -223,7 +231,7 @@ METHODS: dict[str, Method] = {
             reference="Jeurissen et al., NeuroImage 103:411-426, 2014",
             target="napari_dmri.deconvolve.msmt:msmt_csd",
             tissues=TISSUES,
-            settings=(fod_order(8), REGULARISER),
+            settings=(fod_order(8), REGULARISER, NOISE),
             maps=("residual", "gm", "csf"),
             pace=12_000,
         ),
@@ -235,7 +243,8 @@ METHODS: dict[str, Method] = {
             target="napari_dmri.deconvolve.rumba:rumba",
             settings=_RUMBA_SETTINGS,
             fixed={"total_variation": False},
-            maps=("residual", "gm", "csf"),
+            shell="all",
+            maps=("residual", "noise", "gm", "csf"),
             pace=500,
         ),
         Method(
@@ -246,7 +255,8 @@ METHODS: dict[str, Method] = {
             target="napari_dmri.deconvolve.rumba:rumba",
             settings=_RUMBA_SETTINGS,
             fixed={"total_variation": True},
-            maps=("residual", "gm", "csf"),
+            shell="all",
+            maps=("residual", "noise", "gm", "csf"),
             pace=400,
         ),
     )

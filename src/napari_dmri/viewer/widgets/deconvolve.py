@@ -162,7 +162,7 @@ class DeconvolveDock(Dock):
     def settings_of(self, name: str) -> dict[str, Any]:
         """Return a method's settings as they are set, with the shell where it takes one."""
         values = self.method_settings.values(name)
-        if METHODS[name].chooses_shell:
+        if METHODS[name].shell:
             values["shell"] = self.shell.currentData()
         return values
 
@@ -186,25 +186,31 @@ class DeconvolveDock(Dock):
         self.run_bar.clear()
         self._method_by_hand = False
         scan = scan_of(layer)
-        self.shell.blockSignals(True)
         self.shell.clear()
         if scan is None:
             self.scan_line.say("Open a scan first: File > Open, or the Scan dock.", "note")
         else:
             self.scan_line.say(one_line(scan))
             self.result_name.setText(layer.name)
-            self._offer_shells(scan)
-        self.shell.blockSignals(False)
         self.response.scan_changed()
 
-    def _offer_shells(self, scan: Scan) -> None:
-        shells = scan.gradients.weighted_shells
+    def _offer_shells(self) -> None:
+        """Offer the shells to the method chosen, with what it takes by itself first."""
+        scan, usual = scan_of(self.scans.layer), METHODS[self.method.currentData()].shell
+        before = self.shell.currentData()
+        self.shell.blockSignals(True)
+        self.shell.clear()
+        shells = () if scan is None else scan.gradients.weighted_shells
         if shells:
-            self.shell.addItem(f"highest (b={shells[-1].bvalue:g})", None)
-        if len(shells) > 1:
-            for shell in shells:
-                self.shell.addItem(f"b={shell.bvalue:g} ({shell.count} volumes)", shell.bvalue)
+            top = f"highest (b={shells[-1].bvalue:g})"
+            self.shell.addItem(top if usual == "highest" else "all", None)
+        for shell in shells:
+            self.shell.addItem(f"b={shell.bvalue:g} ({shell.count} volumes)", shell.bvalue)
+        if usual == "highest" and shells:
             self.shell.addItem("all", "all")
+        self.shell.setCurrentIndex(max(0, self.shell.findData(before)))
+        self.shell.blockSignals(False)
+        self.form.setRowVisible(self.shell, bool(usual) and len(shells) > 1)
 
     def _by_hand(self, *_: Any) -> None:
         self._method_by_hand = True
@@ -239,7 +245,7 @@ class DeconvolveDock(Dock):
         else:
             self.method_line.say(f"{method.summary} {method.reference}.")
         self.method_settings.show_method(name)
-        self.form.setRowVisible(self.shell, method.chooses_shell and self.shell.count() > 1)
+        self._offer_shells()
         self.outputs["GM, CSF"].setEnabled("gm" in method.maps)
         self._estimate()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari.layers import Image
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QApplication,
     QCheckBox,
@@ -47,8 +48,9 @@ class CompareMethods(Section):
         self.viewer, self.dock = viewer, dock
         self.compared: Comparison | None = None
         self.panels: list[list[Any]] = []
-        self.layout_ = CompareLayout(viewer)
-        self.layout_.left.connect(self._left)
+        layout = self.layout_ = CompareLayout(viewer)
+        layout.left.connect(self._left)
+        self.destroyed.connect(lambda *_: layout.left.disconnect())
         self.boxes: dict[str, QCheckBox] = {}
         grid = QGridLayout()
         grid.setContentsMargins(0, 0, 0, 0)
@@ -133,7 +135,8 @@ class CompareMethods(Section):
 
     def show_comparison(self, compared: Comparison) -> None:
         """Show the table, and the methods' glyphs side by side."""
-        if self.layout_.active:
+        again = self.layout_.active
+        if again:
             self.layout_.leave(keep=self._layers())
         self.compared = compared
         self.table.show_table(compared.table)
@@ -141,8 +144,8 @@ class CompareMethods(Section):
         self.table.show()
         self.row_.show()
         self.panels = _panels(compared)
-        self.side.setChecked(True)
-        self._side_by_side()
+        # The window has to draw between leaving one grid and entering the next.
+        QTimer.singleShot(150 if again else 0, self._side_by_side)
 
     def _side_clicked(self, wanted: bool) -> None:
         if wanted:
@@ -151,16 +154,23 @@ class CompareMethods(Section):
             self.layout_.leave(keep=self._layers())
 
     def _side_by_side(self) -> None:
+        self.side.setChecked(True)
         mask = self.compared.scan.mask if self.compared is not None else None
-        first = self.panels[0][0]
-        box = None if mask is None else box_of(mask, first.scale, first.translate)
-        self.layout_.enter(self.panels, crosshair=False, box=box)
+        maps = [panel[0] for panel in self.panels]
+        box = None if mask is None else box_of(mask, maps[0].scale, maps[0].translate)
+        # Narrow panels have room for the method's name only.
+        for layer, run in zip(maps, self.compared.runs if self.compared else (), strict=False):
+            layer.name = run.label
+        self.layout_.enter(self.panels, linked=(maps,), crosshair=False, box=box)
 
     def _layers(self) -> list[Any]:
         return [layer for panel in self.panels for layer in panel]
 
     def _left(self, notice: str) -> None:
         self.side.setChecked(False)
+        runs = self.compared.runs if self.compared is not None else ()
+        for panel, run in zip(self.panels, runs, strict=False):
+            panel[0].name = f"{run.result.fod.name} | AFD"
         gone = [p for p in self.panels if any(x not in self.viewer.layers for x in p)]
         if gone:
             self.panels = []
@@ -197,14 +207,15 @@ def _panels(compared: Comparison) -> list[list[Any]]:
     from napari_dmri.viewer.glyphs.show import glyph_layer
 
     panels = []
-    for run in compared.runs:
+    densities = [fibre_density(run.result.fod) for run in compared.runs]
+    described = [map_layer(density) for density in densities]
+    # Dim, as glyphs are drawn over it, and alike in all panels.
+    top = 3 * max(kwargs["contrast_limits"][1] for _, kwargs, _ in described)
+    for run, (data, kwargs, _) in zip(compared.runs, described, strict=True):
         fod = run.result.fod
-        data, kwargs, _ = map_layer(fibre_density(fod))
-        # Dim, as glyphs are drawn over it.
-        kwargs["contrast_limits"] = (0.0, 2 * kwargs["contrast_limits"][1])
         try:
             glyphs = glyph_layer(fod)
         except InputError:
             glyphs = peaks_layer(fod)
-        panels.append([Image(data, **{**kwargs, "name": fod.name}), glyphs])
+        panels.append([Image(data, **{**kwargs, "contrast_limits": (0.0, top)}), glyphs])
     return panels
