@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 
@@ -20,6 +23,50 @@ def field_of(direction, shape=(5, 5, 5), affine=None, order=8):
     coefficients = np.broadcast_to(fodf(direction, order)[0], (*shape, len(degrees(order))))
     affine = np.eye(4) if affine is None else affine
     return ShImage(coefficients.astype(np.float32), affine, name="fod")
+
+
+@pytest.fixture(scope="module")
+def window(qapp):
+    """Return one viewer for a whole module: opening and closing one takes a second."""
+    import napari
+    from app_model import Application
+    from napari._app_model._app import NapariApplication
+    from napari._qt._qapp_model.qactions import init_qactions
+    from napari._qt.threads.status_checker import StatusChecker
+    from napari.plugins import _initialize_plugins
+
+    # as napari's own make_napari_viewer does: an application model of its own, no status thread
+    app = NapariApplication("glyphs")
+    _initialize_plugins.cache_clear()
+    init_qactions.cache_clear()
+    with (
+        patch.object(NapariApplication, "get_app_model", return_value=app),
+        patch.object(StatusChecker, "start", lambda self: None),
+    ):
+        viewer = napari.Viewer(show=True, show_welcome_screen=False)
+        yield viewer
+        with patch.object(viewer.window._qt_window, "_save_current_window_settings"):
+            viewer.close()
+    Application.destroy("glyphs")
+    _initialize_plugins.cache_clear()
+    init_qactions.cache_clear()
+    gc.collect()
+
+
+@pytest.fixture
+def clean(window, qtbot):
+    """Return the module's viewer as it was when it was new."""
+    window.window.resize(1200, 800)
+    window.canvas.grid.enabled = False
+    window.dims.ndisplay = 2
+    yield window
+    window.layers.clear()
+    window.canvas.grid.enabled = False
+    window.canvas.grid.shape = (-1, -1)
+    window.dims.ndisplay = 2
+    window.dims.order = tuple(range(window.dims.ndim))
+    window.scene.camera.angles = (0, 0, 90)
+    window.theme = "dark"
 
 
 @pytest.fixture

@@ -18,6 +18,12 @@ from .conftest import field_of, fodf
 pytestmark = pytest.mark.viewer
 
 
+@pytest.fixture
+def viewer(clean):
+    """Return the viewer that this module's tests share."""
+    return clean
+
+
 def lit(picture):
     return int((picture[..., :3].astype(int).sum(-1) > 60).sum())
 

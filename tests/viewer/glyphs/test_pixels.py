@@ -14,6 +14,13 @@ from .conftest import field_of, fodf, spread
 
 pytestmark = pytest.mark.viewer
 
+
+@pytest.fixture
+def viewer(clean):
+    """Return the viewer that this module's tests share."""
+    return clean
+
+
 AXES = {"R": (1, 0, 0), "A": (0, 1, 0), "S": (0, 0, 1)}
 SEEN = {"axial": ("A", "R"), "coronal": ("S", "R"), "sagittal": ("S", "A")}
 """The axes that run up and across the screen."""

@@ -74,7 +74,7 @@ def compare_sh_glyphs() -> None:
         return
     name = f"angle {a.name} | {b.name}"
     data, kwargs, _ = map_layer(ScalarImage(np.nan_to_num(angles), image.affine, name, "degrees"))
-    look = {"colormap": "inferno", "contrast_limits": (0.0, 45.0), "visible": False}
+    look = {"colormap": "plasma", "contrast_limits": (0.0, 45.0), "visible": False}
     angle_layer = viewer.add_image(data, **{**kwargs, **look})
     a.restyle(colour="map", colour_layer=angle_layer)
     b.restyle(colour="uniform", uniform=(1.0, 1.0, 1.0), outline=True)

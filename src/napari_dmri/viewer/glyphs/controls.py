@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
     QSizePolicy,
     QSlider,
     QSpinBox,
+    QVBoxLayout,
     QWidget,
 )
 
@@ -41,11 +42,6 @@ BASIS_WORDS = {
     "descoteaux07": "descoteaux07",
     "descoteaux07_legacy": "descoteaux07, legacy",
 }
-
-QUESTION = (
-    "The file does not say its basis. Choose the one in which fibres run along the anatomy; "
-    "choosing it, also this one, settles the question."
-)
 
 
 class GlyphControls(QtLayerControls):
@@ -102,12 +98,20 @@ class GlyphControls(QtLayerControls):
             lambda *_: layer.restyle(basis=self.basis.currentData())
         )
         self.basis.activated.connect(lambda *_: self._settle_basis())
-        self._row("basis", self.basis, "The SH basis that the file is in; when it is wrong, glyphs "
-                  "are mirrored, turned or spiky.")  # fmt: skip
-        self.basis_question = QLabel(QUESTION)
+        self.basis_question = QLabel("The file does not name it: choose here.")
         self.basis_question.setWordWrap(True)
         self.basis_question.setStyleSheet("color: #e0a030;")
-        self._row("", self.basis_question)
+        self.basis_question.setToolTip(
+            "Right is the basis in which fibres run along the anatomy. Choosing one, also the one "
+            "that is shown, settles the question."
+        )
+        box = QWidget()
+        column = QVBoxLayout(box)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.basis)
+        column.addWidget(self.basis_question)
+        self._row("basis", box, "The SH basis that the file is in; when it is wrong, glyphs "
+                  "are mirrored, turned or spiky.")  # fmt: skip
         self._build_colour(layer)
         self.lighting = QSlider(Qt.Orientation.Horizontal)
         self.lighting.setRange(0, 100)

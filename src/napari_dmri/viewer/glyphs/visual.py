@@ -34,7 +34,7 @@ THICKEN, THICKEN_COARSEST = 0.7, 1.5
 """Pixels by which the surface of small glyphs is moved outwards: a lobe thinner than a pixel would
 miss every pixel's centre and not be drawn at all. The coarsest sphere makes lobes thinner still."""
 
-OUTLINE = 1.5
+OUTLINE = 1.2
 """Width of outlines in pixels."""
 
 SMALL, LARGE = 16.0, 40.0
