@@ -29,7 +29,7 @@ def test_every_control_has_a_tooltip_and_is_reached_by_keyboard(viewer):
     from qtpy.QtWidgets import QAbstractButton, QComboBox, QLineEdit, QProgressBar
 
     widgets = open_docks(viewer)
-    for name in ("Scan", "SH fit"):
+    for name in ("Scan", "SH fit", "Deconvolve"):
         for control in widgets[name].findChildren((QAbstractButton, QComboBox, QLineEdit)):
             if control.objectName().startswith("qt_") or isinstance(control, QProgressBar):
                 continue

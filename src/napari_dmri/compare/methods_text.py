@@ -180,7 +180,7 @@ def _constraints(p: dict[str, Any], record: Mapping[str, Any]) -> str:
 def _rumba(p: dict[str, Any], record: Mapping[str, Any]) -> str:
     text = "Fibre orientation distributions were estimated by Richardson-Lucy deconvolution with a "
     text += "likelihood of noisy magnitudes (RUMBA-SD"
-    text += " with total variation)" if p.get("total_variation") else ")"
+    text += " with total variation)" if record.get("method") == "rumba-tv" else ")"
     if p.get("iterations") is not None:
         text += f" in {p['iterations']} {'accelerated ' if p.get('accelerate') else ''}iterations"
     if p.get("order") is not None:
