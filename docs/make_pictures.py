@@ -5,6 +5,7 @@ Runs the demo in a folder (a temporary one unless named) and keeps its screensho
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from dataclasses import replace
@@ -56,11 +57,55 @@ def phantom_glyphs(images: Path) -> None:
     viewer.close()
 
 
+def real_glyphs(images: Path, folder: Path) -> None:
+    """Draw the fODFs of a few coronal slices of a real scan over its FA, in the real viewer."""
+    import napari
+
+    from napari_dmri import ScalarImage, fit_tensor, read_scan
+    from napari_dmri.deconvolve.csd import csd
+    from napari_dmri.deconvolve.response import estimate_response
+    from napari_dmri.signal.mask import brain_mask
+    from napari_dmri.viewer.driving import settle
+    from napari_dmri.viewer.glyphs.show import show_glyphs
+    from napari_dmri.viewer.layers import map_layer
+    from napari_dmri.viewer.orientation import PLANES, prepare
+
+    scan = read_scan(folder / "siemens_trio" / "dwi.nii.gz")
+    mask = brain_mask(scan)
+    scan = replace(scan, mask=mask)
+    slices = np.zeros_like(mask)
+    slices[:, 49:52] = True
+    fod = csd(scan, estimate_response(scan, "fa"), order=6, mask=mask & slices).fod
+    fa = ScalarImage(fit_tensor(scan).fa * mask, scan.affine, "FA")
+    viewer = napari.Viewer()
+    viewer.window.resize(1280, 860)
+    prepare(viewer)
+    data, kwargs, _ = map_layer(fa)
+    viewer.add_image(data, **{**kwargs, "contrast_limits": (0, 1)})
+    layer = show_glyphs(viewer, replace(fod, name="fODF"))
+    layer.restyle(size=1.5, threshold=0.2)
+    viewer.dims.order = PLANES["coronal"]
+    viewer.dims.set_current_step(1, 50)
+    settle(0.5)
+    viewer.scene.camera.center = tuple((scan.affine @ [51, 50, 33, 1])[2::-1])
+    viewer.scene.camera.zoom = 21
+    settle(1.5)
+    path = images / "glyphs.png"
+    viewer.screenshot(str(path), canvas_only=False, flash=False)
+    Image.open(path).convert("RGB").save(path, optimize=True)
+    viewer.close()
+
+
 def main() -> None:
     """Run the demo and keep its pictures."""
     images = Path(__file__).parent / "images"
     images.mkdir(exist_ok=True)
     phantom_glyphs(images)
+    data = Path(os.environ.get("NAPARI_DMRI_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if data.is_dir():
+        real_glyphs(images, data)
+    else:
+        print(f"glyphs.png is left as it is: real scans were not found at {data}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = run_demo(out=sys.argv[1] if len(sys.argv) > 1 else scratch, headless=True)
         for taken, kept in PICTURES.items():

@@ -138,6 +138,8 @@ def test_fifty_rounds_of_adding_and_removing_leave_nothing_behind(viewer, qtbot,
 
     image = field_of((1, 0, 0), (20, 20, 2))
     viewer.window.resize(400, 300)
+    # without a layer that stays, napari builds its sliders anew every time
+    viewer.add_image(np.zeros((2, 20, 20)), units=("mm",) * 3)
     drawn = []
 
     def rounds(count):

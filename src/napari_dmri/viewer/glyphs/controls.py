@@ -165,10 +165,10 @@ class GlyphControls(QtLayerControls):
         self._row("colour", self._pair(self.colour, self.swatch), "Direction: red right-left, "
                   "green front-back, blue up-down.")  # fmt: skip
         self._row("map", self.colour_layer, "The map of colour “map”, with its own colours.")
-        self.negative = QCheckBox("negative lobes in white")
-        self.negative.setToolTip("Draw where the function is negative, or leave it out.")
+        self.negative = QCheckBox("negative lobes")
+        self.negative.setToolTip("Draw where the function is negative, in white, or leave it out.")
         self.negative.toggled.connect(lambda on: layer.restyle(negative=on))
-        self.outline = QCheckBox("outline only")
+        self.outline = QCheckBox("outline")
         self.outline.setToolTip("Draw outlines, so that glyphs of a layer below show through.")
         self.outline.toggled.connect(lambda on: layer.restyle(outline=on))
         self._row("", self._pair(self.negative, self.outline))
