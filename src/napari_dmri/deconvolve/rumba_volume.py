@@ -185,8 +185,10 @@ def _read(
 def _flat_indices(block: Block, grid: tuple[int, int, int]) -> NDArray[np.intp]:
     """Return the flat indices (C order of the image) of a block's voxels."""
     if block.by_voxel:
-        return block.inside + block.planes.start * grid[1] * grid[2]
+        start: int = block.planes.start
+        flat: NDArray[np.intp] = block.inside + start * grid[1] * grid[2]
+        return flat
     planes = block.planes.stop - block.planes.start
     z, y, x = np.unravel_index(block.inside, (planes, grid[1], grid[0]))
-    flat: NDArray[np.intp] = (x * grid[1] + y) * grid[2] + z + block.planes.start
+    flat = (x * grid[1] + y) * grid[2] + z + block.planes.start
     return flat
