@@ -94,6 +94,18 @@ def test_three_tissues_are_found_with_one_shell_and_several() -> None:
         assert found.wm.voxels == (labels == 1).sum()
 
 
+def test_water_as_bright_as_tissue_is_found_and_followed_below_the_noise() -> None:
+    scan = tissues_scan((1000.0, 3000.0), snr=25)
+    data = np.array(scan.data)
+    rng = np.random.default_rng(8)
+    clean = 100 * np.exp(-3e-3 * scan.gradients.bvalues)
+    noise = rng.normal(0, 4, (2, *data[:, :, 8].shape))
+    data[:, :, 8] = np.hypot(clean + noise[0], noise[1])
+    water = estimate_response(replace(scan, data=data))["csf"].zonal[:, 0] / ROOT
+    assert water[1] == pytest.approx(100 * np.exp(-3), abs=0.6)
+    assert water[2] == pytest.approx(100 * np.exp(-9), abs=0.01)
+
+
 @pytest.mark.parametrize("algorithm", ["auto", "fa", "tournier"])
 def test_turning_everything_changes_nothing(algorithm: str) -> None:
     plain = estimate_response(tissues_scan((3000.0,)), algorithm, noise=False)

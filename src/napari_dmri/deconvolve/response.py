@@ -310,6 +310,7 @@ def _isotropic(
             spread = float(np.sqrt(values.var(1, ddof=1).mean()))
             level[k], _ = correct_rician(float(level[k]), spread)
     seen = (level > sigma) & (np.arange(len(level)) > 0)
+    seen[1] = level[1] > 0
     if water and seen.any() and not seen[1:].all():
         last = np.flatnonzero(seen)[-1]
         rate = np.log(level[0] / level[last]) / (bvalues[last] - bvalues[0])

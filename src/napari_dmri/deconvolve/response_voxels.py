@@ -52,6 +52,9 @@ AIR = 0.12
 LEAST_VOXELS = 20
 """Fewer voxels than this are no tissue."""
 
+WATER = 1.5e-3
+"""Mean diffusivity (mm²/s) that no tissue reaches."""
+
 LEAST_FOR_FIELD = 500
 """White matter's voxels that the receive field is made from, at least."""
 
@@ -66,6 +69,8 @@ class Voxels:
         Flat index in C order (P,).
     grid
         Shape (X, Y, Z) of the scan.
+    bvalues
+        The shells (S,) in s/mm².
     means
         Mean signal of each shell, b0 first (P, S).
     fa, linear, planar
@@ -82,6 +87,7 @@ class Voxels:
 
     where: NDArray[np.intp]
     grid: tuple[int, int, int]
+    bvalues: tuple[float, ...]
     means: NDArray[np.float64]
     fa: NDArray[np.float32]
     linear: NDArray[np.float32]
@@ -166,6 +172,7 @@ def read_voxels(
     return Voxels(
         where,
         scan.grid,
+        tuple(s.bvalue for s in shells),
         means.reshape(-1, len(shells))[where].astype(np.float64),
         np.ascontiguousarray(tensor.fa).reshape(-1)[where],
         ((values[:, 0] - values[:, 1]) / largest).astype(np.float32),
@@ -261,7 +268,9 @@ def find_tissues(voxels: Voxels, affine: Array) -> dict[str, Array]:
     rest = np.flatnonzero((voxels.fa <= ANISOTROPIC) & voxels.inner)
     # Water reaches the noise floor at high b, where a little tissue no longer shows.
     first = np.log(voxels.means[:, 0] / voxels.means[:, 1])
-    water, watery = _water(rest, first, bright, float(np.median(first[found["wm"]])))
+    lowest = float(voxels.bvalues[1] - voxels.bvalues[0])
+    likely = (bright > 0.2) | ((first > WATER * lowest) & (bright > -0.3))
+    water, watery = _water(rest, rest[likely[rest]], first, float(np.median(first[found["wm"]])))
     grey = _grey(np.setdiff1d(rest, watery), decay, bright, white)
     return found | {t: rows for t, rows in (("gm", grey), ("csf", water)) if rows.size}
 
@@ -285,13 +294,13 @@ def _white(voxels: Voxels, fibrous: Array) -> Array:
     return rows
 
 
-def _water(rest: Array, decay: Array, bright: Array, white: float) -> tuple[Array, Array]:
+def _water(rest: Array, likely: Array, decay: Array, white: float) -> tuple[Array, Array]:
     """Return rows of pure CSF, and of all that holds much of it."""
     none = np.empty(0, np.intp)
     if rest.size < LEAST_VOXELS or np.ptp(decay[rest]) < 1e-3:
         return none, none
     limit = max(otsu_threshold(decay[rest]), 1.35 * white)
-    some = rest[(decay[rest] > limit) & (bright[rest] > 0.2)]
+    some = likely[decay[likely] > limit]
     if some.size < LEAST_VOXELS:
         return none, some
     # The crowd at the upper end is free water: its peak has partial volume, its top has noise.
