@@ -285,6 +285,11 @@ def main() -> None:
             print(f"{count}: failed\n{done.stderr[-1500:]}")
             continue
         found = json.loads(done.stdout.strip().splitlines()[-1])
+        if "problem" in found:
+            print(found["problem"])
+            return
+        if egl and any(word in found["renderer"].lower() for word in ("llvmpipe", "softpipe")):
+            print(f"EGL offers no hardware renderer here, but {found['renderer']}.")
         redraw, change, first, added = TARGETS[count]
         size = "x".join(str(int(n)) for n in found["size"])
         print(f"\n{count:,} glyphs: {found['drawn']} drawn at {found['vertices']} vertices while "
@@ -324,6 +329,11 @@ if __name__ == "__main__":
     if "--one" in sys.argv:
         print(json.dumps(in_napari(int(sys.argv[-1]))))
     elif "--egl-one" in sys.argv:
-        print(json.dumps(without_window(int(sys.argv[-1]))))
+        try:
+            print(json.dumps(without_window(int(sys.argv[-1]))))
+        except (ImportError, OSError, RuntimeError, AttributeError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
+            print(json.dumps({"problem": f"EGL gives no context here ({reason}), so the visual was "
+                              "not measured without a window; leave --egl out."}))  # fmt: skip
     else:
         main()

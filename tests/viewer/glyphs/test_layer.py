@@ -380,3 +380,29 @@ def test_clipping_planes_cut_and_figures_are_exported_at_any_scale(viewer, draw,
     assert 0.05 * whole < lit(pixels()) < 0.95 * whole
     layer.experimental_clipping_planes.clear()
     assert abs(lit(pixels()) - whole) < 0.02 * whole
+
+
+def test_a_mask_that_is_painted_on_says_where_glyphs_are(viewer, draw, pixels):
+    mask = np.zeros((1, 4, 4), np.uint8)
+    mask[0, :2] = 1
+    labels = viewer.add_labels(mask, visible=False, units=("mm",) * 3)
+    directions = np.zeros((4, 4, 1, 45), np.float32)
+    for y, fibre in enumerate(((1, 0, 0), (1, 0, 0), (0, 1, 0), (0, 1, 0))):
+        directions[:, y] = fodf(fibre)[0]
+    layer = draw(ShImage(directions, np.eye(4), name="halves"))
+    panel = viewer.window._qt_viewer.controls.widgets[layer]
+    panel.where.offer(layer, None)
+    panel.where.setCurrentIndex(panel.where.findText(labels.name))
+    layer.restyle(lighting=0, negative=False)
+    lead = np.diff(pixels()[..., :2].astype(int))
+    assert layer.style.where is labels and len(layer.shown()[0]) == 8
+    assert lead.min() < -150 and (lead < -50).sum() > 20 * (lead > 50).sum()
+    mask[0] = 1 - mask[0]
+    labels.refresh()
+    layer.events.set_data()
+    lead = np.diff(pixels()[..., :2].astype(int))
+    assert len(layer.shown()[0]) == 8
+    assert lead.max() > 150 and (lead > 50).sum() > 20 * (lead < -50).sum()
+    viewer.layers.remove(labels)
+    layer.events.style()
+    assert "removed" in panel.where.currentText()

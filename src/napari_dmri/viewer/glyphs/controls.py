@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import napari
-from napari.layers import Image
+from napari.layers import Image, Labels
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtGui import QColor
@@ -76,7 +76,7 @@ class GlyphControls(QtLayerControls):
         self.threshold.valueChanged.connect(lambda v: layer.restyle(threshold=v / 100))
         self._row("threshold", self.threshold,
                   "Hide glyphs below this share of the 95th percentile.")  # fmt: skip
-        self.where = _LayerBox("all")
+        self.where = _LayerBox("all", Image, Labels)
         self.where_above = self._spin(-1e6, 1e6, 0.05, 3)
         self.where.currentIndexChanged.connect(
             lambda *_: layer.restyle(where=self.where.currentData())
@@ -158,7 +158,7 @@ class GlyphControls(QtLayerControls):
         self.swatch.setFixedWidth(28)
         self.swatch.setToolTip("The colour of “one colour”.")
         self.swatch.clicked.connect(self._choose_colour)
-        self.colour_layer = _LayerBox("choose a map")
+        self.colour_layer = _LayerBox("choose a map", Image)
         self.colour_layer.currentIndexChanged.connect(
             lambda *_: layer.restyle(colour_layer=self.colour_layer.currentData())
         )
@@ -258,11 +258,11 @@ class GlyphControls(QtLayerControls):
 
 
 class _LayerBox(QComboBox):
-    """Offer the image layers on the same grid, read anew whenever it is opened."""
+    """Offer the layers of some types on the same grid, read anew whenever it is opened."""
 
-    def __init__(self, nothing: str) -> None:
+    def __init__(self, nothing: str, *types: type) -> None:
         super().__init__()
-        self.nothing = nothing
+        self.nothing, self.types = nothing, types
         self._for: Any = None
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.addItem(nothing, None)
@@ -274,8 +274,11 @@ class _LayerBox(QComboBox):
         self.clear()
         self.addItem(self.nothing, None)
         for other in viewer.layers if viewer is not None else ():
-            if isinstance(other, Image) and not other.rgb and other.data.shape == layer.field.grid:
+            fits = isinstance(other, self.types) and not getattr(other, "rgb", False)
+            if fits and other.data.shape == layer.field.grid:
                 self.addItem(other.name, other)
+        if chosen is not None and self.findData(chosen) < 0:
+            self.addItem(f"{chosen.name} (removed)", chosen)
         self.setCurrentIndex(
             next((i for i in range(self.count()) if self.itemData(i) is chosen), 0)
         )

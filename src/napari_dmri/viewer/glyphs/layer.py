@@ -235,8 +235,8 @@ class SHGlyphs(Layer):
             if values is not None:
                 keep &= values > style.where_above
         if not keep.all():
-            name = (glyphs.key, self.space, self.reading, style.negative, style.threshold,
-                    style.where and id(style.where), style.where_above)  # fmt: skip
+            # which glyphs are left names them: a map may be painted on, a threshold moved
+            name = (glyphs.key, np.packbits(keep).tobytes())
             glyphs = Glyphs(glyphs.voxels[keep], glyphs.coefficients[keep], name, glyphs.step)
             largest = largest[keep]
         gains = gains_of(style, largest, reference, self.voxel_size * glyphs.step)
