@@ -367,8 +367,8 @@ def _mutual(
     rows = np.arange(cosine.shape[1])
     angle = np.rad2deg(np.arccos(cosine.max(2).clip(0, 1)))
     mutual = np.take_along_axis(back, nearest, 1) == rows
-    there = rows < true[:, None]
-    positive = int((mutual & there & kept.any(1)[:, None] & (angle < tolerance)).sum())
+    there: Array = rows < true[:, None]
+    positive = int((mutual & there & kept.any(1, keepdims=True) & (angle < tolerance)).sum())
     fibres, found = int(true.sum()), int(kept.sum())
     precision = positive / found if found else 1.0
     recall = positive / fibres if fibres else 1.0

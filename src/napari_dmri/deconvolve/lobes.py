@@ -92,4 +92,5 @@ def quadrature(search: Search) -> Tensor:
     # Of all such weights, those closest to equal ones: small, positive, stable.
     equal = torch.full((len(basis),), 4 * torch.pi / len(basis), dtype=torch.float64)
     change = torch.linalg.lstsq(basis.T, (integral - basis.T @ equal)[:, None]).solution[:, 0]
-    return (equal + change).to(search.values)
+    weights: Tensor = (equal + change).to(search.values)
+    return weights

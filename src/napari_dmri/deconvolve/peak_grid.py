@@ -26,8 +26,11 @@ __all__ = ["DEGREE", "SearchGrid", "powers", "search_grid"]
 DEGREE = 6
 """Degree of the polynomial of a chart: 28 coefficients."""
 
-COARSEST = 4
-"""Frequency of the geodesic sphere at least; otherwise it is the order: 321 axes at order 8."""
+COARSEST = 5
+"""Frequency of the geodesic sphere at least."""
+
+FINENESS = 1.25
+"""Frequency over the order, 501 axes at order 8: coarser grids pass over shallow maxima."""
 
 REACH = 1.15
 """Radius of the charts over the largest distance of any direction to its nearest axis."""
@@ -77,7 +80,7 @@ def powers(degree: int = DEGREE) -> list[tuple[int, int]]:
 @lru_cache(maxsize=4)
 def search_grid(order: int) -> SearchGrid:
     """Make the grid for functions up to an order; it is kept."""
-    directions = geodesic_axes(max(order, COARSEST))
+    directions = geodesic_axes(max(round(FINENESS * order), COARSEST))
     tangents = _tangents(directions)
     radius = float(np.tan(REACH * covering_radius(directions)))
     x, y = _stencil()

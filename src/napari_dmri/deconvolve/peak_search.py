@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_dmri.deconvolve.peak_grid import DEGREE, search_grid
+from napari_dmri.deconvolve.peak_grid import DEGREE, powers, search_grid
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +35,9 @@ STEPS = 3
 
 CONVERGED = 2e-3
 """Last step at most, in chart radii (of about 6 degrees at order 8): the error is its square."""
+
+LOWEST = [powers().index(p) for p in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 0))]
+"""Where the polynomials keep value, y, yy, x, xy and xx."""
 
 CHARTS = 8
 """Charts that one climb may pass through."""
@@ -83,7 +86,7 @@ class Search:
         axis, voxel = self.seeds(coefficients, threshold, minimum)
         norm = torch.linalg.vector_norm(coefficients, dim=1)
         found = []
-        x, y = (torch.zeros(len(axis), device=axis.device) for _ in range(2))
+        x = y = None
         for _ in range(CHARTS):
             polynomial = self.polynomials(coefficients, axis, voxel)
             x, y, top, bend, step = newton(polynomial, x, y)
@@ -155,16 +158,21 @@ class Search:
 
 
 def newton(
-    polynomial: Tensor, x: Tensor, y: Tensor
+    polynomial: Tensor, x: Tensor | None = None, y: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Take Newton's steps towards a maximum of polynomials (28, S).
+    """Take Newton's steps towards a maximum of polynomials (28, S), from their origin if None.
 
     Returns
     -------
     x, y, the value there, the largest curvature (negative at a maximum), the last step's length.
     """
     for _ in range(STEPS):
-        f, fx, fy, fxx, fxy, fyy = derivatives(polynomial, x, y)
+        if x is None or y is None:
+            f, fy, fyy, fx, fxy, fxx = (polynomial[k] for k in LOWEST)
+            fxx, fyy = 2 * fxx, 2 * fyy
+            x = y = torch.zeros_like(f)
+        else:
+            f, fx, fy, fxx, fxy, fyy = derivatives(polynomial, x, y)
         mean, half = (fxx + fyy) / 2, (fxx - fyy) / 2
         bend = mean + torch.hypot(half, fxy)
         # Where it does not curve down both ways, curve it: the step then leads uphill.

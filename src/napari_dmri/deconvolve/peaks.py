@@ -239,10 +239,10 @@ def gather_peaks(
 
 def remove_close(axes: torch.Tensor, keep: torch.Tensor, cosine: float) -> None:
     """Clear ``keep`` (N, K) for axes (N, K, 3) that are too close to a kept one before them."""
-    near = (axes @ axes.transpose(1, 2)).abs_() > cosine
-    near = near.triu_(1)
-    rows = near.any(2).any(1).nonzero().squeeze(1)
-    near, kept = near[rows], keep[rows]
+    cosines = (axes @ axes.transpose(1, 2)).abs_()
+    cosines.diagonal(dim1=1, dim2=2).zero_()
+    rows = (cosines.amax((1, 2)) > cosine).nonzero().squeeze(1)
+    near, kept = (cosines[rows] > cosine).triu_(1), keep[rows]
     for i in range(keep.shape[1] - 1):
         kept &= ~(near[:, i] & kept[:, i, None])
     keep[rows] = kept

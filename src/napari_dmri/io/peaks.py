@@ -8,6 +8,7 @@ turned into them and back.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,13 +133,11 @@ def _axes(affine: Array) -> NDArray[np.float64]:
 
 
 def _require_h5py(path: Path) -> None:
-    try:
-        import h5py  # noqa: F401
-    except ImportError as error:
+    if find_spec("h5py") is None:
         raise InputError(
             f"{path.name}: PAM5 files need the package h5py, which is not installed; install it "
             "(pip install h5py), or use .nii.gz."
-        ) from error
+        )
 
 
 def _write_pam(peaks: PeakImage, path: Path, coefficients: Array | None, overwrite: bool) -> Path:
