@@ -102,8 +102,10 @@ def test_cross_validation_writes_tables_and_goes_on(folder, tmp_path):
     args = ("harmonize", "evaluate", "--pairs", folder / "pairs.tsv", "-o", tmp_path / "cv")
     more = ("--folds", 2, "--method", "golkov", "--epochs", 0, "--device", "cpu")
     run(*args, *more, "--fold", 1)
-    half = json.loads(run(*args, *more, "--fold", 1, "--json"))
-    whole = json.loads(run(*args, *more, "--json"))
+    half, whole = (
+        json.loads(runner.invoke(app, [str(a) for a in (*args, *more, *given, "--json")]).stdout)
+        for given in (("--fold", 1), ())
+    )
     rows = {r["row"]: r["subjects"] for r in half["mean"]["rows"]}
     assert rows["Golkov"] == 2
     assert {r["row"]: r["subjects"] for r in whole["mean"]["rows"]}["Golkov"] == 4

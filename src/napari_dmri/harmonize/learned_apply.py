@@ -13,7 +13,7 @@ from napari_dmri.errors import DmriWarning
 from napari_dmri.harmonize import features, networks
 from napari_dmri.harmonize.base import Harmonization, trained_subject
 from napari_dmri.harmonize.cards import refuse_errors
-from napari_dmri.harmonize.reconstruct import rebuild
+from napari_dmri.harmonize.reconstruct import rebuild, scale_coefficients
 from napari_dmri.images import ScalarImage
 from napari_dmri.progress import Progress, part, silent
 from napari_dmri.provenance import provenance
@@ -109,7 +109,15 @@ def _final(
     """Return the coefficients to rebuild from, projected if asked for, and what was guarded."""
     if not projected:
         return source.with_coefficients(predicted), []
-    raise NotImplementedError
+    from napari_dmri.signal.rish import rish
+
+    before, after = rish(source), rish(predicted)
+    ratio = np.divide(after, before, out=np.zeros_like(before), where=before > 1e-12)
+    scales = np.sqrt(ratio)
+    over = (scales > cap).any(-1)
+    return scale_coefficients(source, np.minimum(scales, cap)), [
+        f"{int(over.sum())} voxels are at the projection's cap of {cap:g}."
+    ] * bool(over.any())
 
 
 def _maps(
