@@ -268,6 +268,22 @@ def test_noise_alone_has_no_response() -> None:
         estimate_response(replace(scan, data=noise.astype(np.float32)))
 
 
+@pytest.mark.parametrize("algorithm", ["auto", "fa"])
+def test_grey_matter_alone_has_no_fibres_though_its_noise_has_fa(algorithm: str) -> None:
+    scan = tissues_scan(directions=30)
+    rng = np.random.default_rng(1)
+    clean = np.tile(100 * np.exp(-0.8e-3 * scan.gradients.bvalues), (20, 20, 12, 1))
+    noise = rng.normal(0, 10, (2, *clean.shape))
+    data = np.hypot(clean + noise[0], noise[1])
+    with pytest.raises(InputError, match="one half of the volumes confirms"):
+        estimate_response(Scan(data.astype(np.float32), scan.affine, scan.gradients), algorithm)
+
+
+def test_noise_as_high_as_scans_have_it_is_no_reason_to_refuse() -> None:
+    found = estimate_response(tissues_scan(snr=8, directions=15), "fa")
+    assert found.wm.zonal[1, 1] < -0.2 * found.wm.zonal[1, 0]
+
+
 def made(scale: float, order: int = 2, bvalue: float = 1000, gm: bool = False) -> ResponseSet:
     zonal = np.zeros((2, order // 2 + 1))
     zonal[0, 0], zonal[1] = 10 * scale, np.linspace(4, 1, order // 2 + 1) * scale

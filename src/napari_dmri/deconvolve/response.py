@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dmri.deconvolve.response_average import average_responses
-from napari_dmri.deconvolve.response_fit import fit_zonal
+from napari_dmri.deconvolve.response_fit import fit_zonal, held_out_share
 from napari_dmri.deconvolve.response_kernel import Fibre, fit_fibre
 from napari_dmri.deconvolve.response_voxels import (
     Voxels,
@@ -83,6 +83,10 @@ MOST_VOXELS = 4000
 """Voxels that enter one fit at most, evenly taken from those selected."""
 LEAST_ANISOTROPY = 0.03
 """Largest coefficient above l = 0 over that of l = 0, below which a response has no direction."""
+LEAST_CONFIRMED = 0.65
+"""Part of the anisotropy in half of the volumes that the other half must show: noise shows
+a quarter to a half, white matter 0.9 and at SNR 8 on 15 directions 0.73."""
+MOST_SPREAD = 38.0
 LEAST_SPREAD = 5.0
 """Degrees below which fibres count as straight, and the data are taken as they are."""
 MOST_MISFIT = 0.06
@@ -169,7 +173,7 @@ def estimate_response(
         notes.append(note)
     report(0.85, "fitting white matter")
     zonal, fibre = _white(scan, voxels, rows, axes, tissues["wm"], chosen, sigma, notes)
-    _require_anisotropy(zonal, scan.name)
+    _require_anisotropy(scan, voxels, rows, zonal)
     shells = tuple(s.bvalue for s in scan.gradients.shells)
     about = _provenance(scan, chosen, sigma, fibre)
     found["wm"], used["wm"] = Response(zonal, shells, "wm", len(rows), about), rows
@@ -266,10 +270,11 @@ def _white(
         return zonal, None
     bvalues = np.array([s.bvalue for s in scan.gradients.weighted_shells])
     fibre = fit_fibre(bvalues, zonal[1:] * (ROOT / zonal[0, 0]))
-    if fibre.misfit > MOST_MISFIT:
+    if fibre.misfit > MOST_MISFIT or fibre.degrees > MOST_SPREAD:
         notes.append(
             "The spread of fibres within voxels was left in: sticks and a tensor do not describe "
-            f"the signal (misfit {100 * fibre.misfit:.1f} % of the mean)."
+            f"the signal (misfit {100 * fibre.misfit:.1f} % of the mean, spread "
+            f"{fibre.degrees:.0f} degrees)."
         )
         return zonal, None
     if fibre.degrees < LEAST_SPREAD:
@@ -321,14 +326,20 @@ def _isotropic(
     return scaled
 
 
-def _require_anisotropy(zonal: Array, name: str) -> None:
-    ratio = np.abs(zonal[1:, 1:]).max(1) / np.maximum(np.abs(zonal[1:, 0]), 1e-12)
-    if not ratio.max() > LEAST_ANISOTROPY:
-        raise InputError(
-            f"{name}: white matter's response has no anisotropy (coefficients above l = 0 are at "
-            f"most {100 * ratio.max():.1f} % of the mean signal), so no fibre direction can be "
-            "found with it; check the b-vectors and the mask."
-        )
+def _require_anisotropy(scan: Scan, voxels: Voxels, rows: Array, zonal: Array) -> None:
+    ratio = float((np.abs(zonal[1:, 1:]).max(1) / np.maximum(zonal[1:, 0], 1e-12)).max())
+    shell = scan.gradients.shell()
+    signal = signal_of(scan, voxels.where[rows[_some(rows)]])[:, shell.indices]
+    share = held_out_share(signal.astype(np.float64), scan.gradients.directions[shell.indices])
+    if ratio > LEAST_ANISOTROPY and share > LEAST_CONFIRMED:
+        return
+    found = f"coefficients above l = 0 are at most {100 * ratio:.1f} % of the mean signal"
+    if ratio > LEAST_ANISOTROPY:
+        found = f"one half of the volumes confirms {100 * max(share, 0):.0f} % of the other's"
+    raise InputError(
+        f"{scan.name}: white matter's response has no anisotropy ({found}), so no fibre direction "
+        "can be found with it; check the b-vectors and the mask."
+    )
 
 
 def _say_tissues(scan: Scan, found: dict[str, Response], algorithm: str) -> list[str]:

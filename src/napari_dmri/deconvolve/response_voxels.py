@@ -73,8 +73,8 @@ class Voxels:
         The shells (S,) in s/mm².
     means
         Mean signal of each shell, b0 first (P, S).
-    fa, linear, planar
-        Fractional anisotropy, (l1 - l2) / l1 and (l2 - l3) / l1 of the tensor (P,).
+    fa, linear
+        Fractional anisotropy and (l1 - l2) / l1 of the tensor (P,).
     axis
         Principal direction (P, 3).
     inner
@@ -91,7 +91,6 @@ class Voxels:
     means: NDArray[np.float64]
     fa: NDArray[np.float32]
     linear: NDArray[np.float32]
-    planar: NDArray[np.float32]
     axis: NDArray[np.float32]
     inner: NDArray[np.bool_]
     skipped: int
@@ -176,7 +175,6 @@ def read_voxels(
         means.reshape(-1, len(shells))[where].astype(np.float64),
         np.ascontiguousarray(tensor.fa).reshape(-1)[where],
         ((values[:, 0] - values[:, 1]) / largest).astype(np.float32),
-        ((values[:, 1] - values[:, 2]) / largest).astype(np.float32),
         tensor.principal.reshape(-1, 3)[where],
         _inner(good, scan.voxel_size).reshape(-1)[where],
         skipped,
