@@ -40,13 +40,16 @@ from napari_dmri.sphere.harmonics import n_coefficients
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Plan", "check_solver", "magnitude_free", "make_plan", "solve"]
+__all__ = ["Plan", "check_solver", "constraint_count", "magnitude_free", "make_plan", "solve"]
 
 EVERY = 10
 """Iterations between two looks at the residuals."""
 
 FIRST, RENEW = 30, 15
 """Iterations before the Rician likelihood is first taken up, and between its renewals."""
+
+BEGIN = 0.02
+"""Part of rho with which the solution is regularised where the iteration begins."""
 
 LEAVE = 0.75
 """The tile shrinks when at most this fraction of it is still iterating."""
@@ -62,6 +65,8 @@ class Plan:
     ----------
     project
         (V, n): from measurements to the solution without constraints, regularised by them.
+    begin
+        (V, n): the same with little of them, where the iteration begins.
     gather
         (m, n): rho C M.
     spread
@@ -71,7 +76,7 @@ class Plan:
     relax
         Over-relaxation alpha.
     give
-        s: what is left of a negative amplitude; 0 where the constraint is hard.
+        s (m,): what is left of a negative amplitude; None where all constraints are hard.
     price
         (n, m): from the gradient of the data term to scaled multipliers, for a warm start.
     curve
@@ -79,13 +84,14 @@ class Plan:
     """
 
     project: torch.Tensor
+    begin: torch.Tensor
     gather: torch.Tensor
     spread: torch.Tensor
     forward: torch.Tensor
     price: torch.Tensor
     curve: torch.Tensor
     relax: float
-    give: float
+    give: torch.Tensor | None
 
 
 def make_plan(
@@ -95,7 +101,7 @@ def make_plan(
     *,
     rho: float = 0.05,
     relax: float = 1.9,
-    hardness: float = float("inf"),
+    hardness: float | Array = float("inf"),
     device: torch.device | str = "cpu",
 ) -> Plan:
     r"""Factorise what voxels share.
@@ -114,8 +120,8 @@ def make_plan(
     relax
         Over-relaxation alpha in (0, 2).
     hardness
-        Kappa, the weight of negative amplitudes, in the same units as rho; infinite for a hard
-        constraint.
+        Kappa, the weight of negative amplitudes, in the same units as rho, one for all or one for
+        each constraint (m,); infinite for a hard constraint.
     device
         Where voxels will be solved.
 
@@ -135,6 +141,7 @@ def make_plan(
     curve = normal + (np.diag(penalty) if penalty.ndim == 1 else penalty)
     frame = constraints.T @ constraints
     weight = rho * np.trace(normal) / np.trace(frame)
+    give = np.broadcast_to(rho / (rho + np.asarray(hardness, np.float64)), len(constraints))
     inverse = np.linalg.inv(curve + weight * frame)
     if not np.isfinite(inverse).all():
         raise InputError("The deconvolution is singular; use a larger regulariser.")
@@ -144,13 +151,14 @@ def make_plan(
 
     return Plan(
         project=tensor(forward @ inverse),
+        begin=tensor(forward @ np.linalg.inv(curve + BEGIN * weight * frame)),
         gather=tensor(weight * constraints @ inverse),
         spread=tensor(constraints.T),
         forward=tensor(forward.T),
         price=tensor(np.linalg.pinv(frame) @ constraints.T / -weight),
         curve=tensor(curve),
         relax=float(relax),
-        give=rho / (rho + hardness),
+        give=tensor(give) if give.any() else None,
     )
 
 
@@ -188,27 +196,28 @@ def solve(
 
     free = signal @ plan.project
     if start is None:
-        t = free @ plan.spread
+        t = (signal @ plan.begin) @ plan.spread
     else:
         t = torch.clamp(start @ plan.spread, min=0)
-        slope = start @ plan.curve - signal @ plan.forward.T
-        t += torch.clamp(slope @ plan.price, max=0).mul_(t <= 0)
+        gradient = start @ plan.curve - signal @ plan.forward.T
+        t += torch.clamp(gradient @ plan.price, max=0).mul_(t <= 0)
     w, x = torch.empty_like(t), torch.empty_like(free)
     solution = torch.empty_like(free)
     converged = torch.zeros(len(signal), dtype=torch.bool, device=signal.device)
     left: torch.Tensor | None = None
     half = plan.relax / 2
+    slope = None if plan.give is None else 2 * plan.give - 1
     for iteration in range(1, iterations + 1):
         if sigma is not None and iteration > FIRST and (iteration - FIRST) % RENEW == 1:
             free = magnitude_free(signal, x @ plan.forward, sigma) @ plan.project
         look = tolerance > 0 and iteration % EVERY == 0 and iteration < iterations
         look = look and (sigma is None or iteration > FIRST + RENEW)
         before = _amplitudes(plan, t) if look or iteration == iterations else None
-        if plan.give:
-            torch.mul(t, 2 * plan.give - 1, out=w)
-            torch.maximum(t, w, out=w)
-        else:
+        if slope is None:
             torch.abs(t, out=w)
+        else:
+            torch.mul(t, slope, out=w)
+            torch.maximum(t, w, out=w)
         torch.addmm(free, w, plan.gather, out=x)
         t.addmm_(x, plan.spread, beta=1 - half, alpha=plan.relax)
         t.sub_(w, alpha=half)
@@ -225,9 +234,9 @@ def solve(
         if not len(waiting):
             break
         left = waiting if left is None else left[waiting]
-        t, free = t[waiting], free[waiting]
+        t, free, x = t[waiting], free[waiting], x[waiting]
         signal = signal[waiting] if sigma is not None else signal
-        w, x = torch.empty_like(t), torch.empty_like(free)
+        w = torch.empty_like(t)
     return solution, converged
 
 
@@ -244,6 +253,14 @@ def magnitude_free(signal: torch.Tensor, predicted: torch.Tensor, sigma: float) 
     argument = predicted.clamp_(min=0).mul_(signal).mul_(1 / sigma**2)
     ratio: torch.Tensor = torch.special.i1e(argument).div_(torch.special.i0e(argument))
     return ratio.mul_(signal)
+
+
+def constraint_count(order: int) -> int:
+    """Return how many directions carry the constraint where none are asked for.
+
+    Two for each coefficient, 240 at least: with more, peaks do not change measurably.
+    """
+    return max(240, 2 * n_coefficients(order))
 
 
 def check_solver(
@@ -280,7 +297,7 @@ def _amplitudes(plan: Plan, t: torch.Tensor) -> torch.Tensor:
     import torch
 
     z = torch.clamp(t, min=0)
-    return z.add_(t.clamp(max=0), alpha=plan.give) if plan.give else z
+    return z if plan.give is None else z.add_(t.clamp(max=0).mul_(plan.give))
 
 
 def _settled(

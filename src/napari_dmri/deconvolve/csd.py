@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dmri.deconvolve.admm import check_solver, make_plan, solve
+from napari_dmri.deconvolve.admm import check_solver, constraint_count, make_plan, solve
 from napari_dmri.deconvolve.base import Deconvolution, ResponseSet
 from napari_dmri.deconvolve.magnitudes import choose_sigma, noise_notes
 from napari_dmri.deconvolve.shells import (
@@ -63,10 +63,10 @@ def csd(
     order: int | None = None,
     mask: Array | None = None,
     regulariser: float = 1e-3,
-    hardness: float = float("inf"),
+    hardness: float = 4.0,
     noise: str = "gaussian",
     sigma: float | None = None,
-    directions: int = 300,
+    directions: int | None = None,
     iterations: int = 100,
     tolerance: float = 1e-3,
     rho: float = 1.0,
@@ -106,7 +106,8 @@ def csd(
     sigma
         Standard deviation of Rician noise in the scan's units; None estimates it.
     directions
-        How many directions of the half sphere carry the constraint.
+        How many directions of the half sphere carry the constraint; None takes two for each
+        coefficient, 240 at least.
     iterations, tolerance, rho
         Of the solver (see `admm`).
     start
@@ -131,6 +132,7 @@ def csd(
     """
     wm = response.wm if isinstance(response, ResponseSet) else response
     order = check_order(ORDER if order is None else order)
+    directions = constraint_count(order) if directions is None else directions
     check_solver(regulariser, directions, iterations, tolerance, order, hardness)
     shells = select_shells(scan, shell, wm)
     require_anisotropy(shells.rows, shells.bvalues)

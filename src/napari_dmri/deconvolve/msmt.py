@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dmri.deconvolve.admm import check_solver, make_plan, solve
+from napari_dmri.deconvolve.admm import check_solver, constraint_count, make_plan, solve
 from napari_dmri.deconvolve.base import TISSUES, Deconvolution, ResponseSet
 from napari_dmri.deconvolve.magnitudes import choose_sigma, noise_notes
 from napari_dmri.deconvolve.shells import (
@@ -70,9 +70,10 @@ def msmt_csd(
     tissues: Sequence[str] | None = None,
     mask: Array | None = None,
     regulariser: float = 1e-3,
+    hardness: float = 10.0,
     noise: str = "gaussian",
     sigma: float | None = None,
-    directions: int = 300,
+    directions: int | None = None,
     iterations: int = 100,
     tolerance: float = 1e-3,
     rho: float = 0.3,
@@ -101,10 +102,11 @@ def msmt_csd(
     regulariser
         Lambda, positive: weight of the fODF's orders above 0 in units of
         :math:`\mathrm{tr}(A^T A) / n`.
-    noise, sigma
-        As for `csd`.
+    hardness, noise, sigma
+        As for `csd`; the constraint on grey matter and CSF is always hard.
     directions
-        How many directions of the half sphere carry the constraint.
+        How many directions of the half sphere carry the constraint; None takes two for each
+        coefficient, 300 at least.
     iterations, tolerance, rho
         Of the solver (see `admm`).
     start
@@ -132,7 +134,8 @@ def msmt_csd(
     chosen = _choose(responses, tissues)
     wm, others = chosen["wm"], [name for name in chosen if name != "wm"]
     order = check_order(order)
-    check_solver(regulariser, directions, iterations, tolerance, order)
+    directions = max(300, constraint_count(order)) if directions is None else directions
+    check_solver(regulariser, directions, iterations, tolerance, order, hardness)
     shells = select_shells(scan, "all", wm, b0=True)
     require_anisotropy(shells.rows, shells.bvalues)
     _require_shells(chosen, shells)
@@ -153,7 +156,9 @@ def msmt_csd(
     penalty = np.zeros(forward.shape[1])
     strength = regulariser * np.trace(forward[:, :count].T @ forward[:, :count]) / count
     penalty[:count] = strength * (degrees(order) > 0)
-    plan = make_plan(forward, constraints, penalty, rho=rho, device=where.torch())
+    kappa = np.full(len(constraints), np.inf)
+    kappa[:directions] = hardness
+    plan = make_plan(forward, constraints, penalty, rho=rho, hardness=kappa, device=where.torch())
 
     def tile(
         signal: torch.Tensor, guess: torch.Tensor | None
@@ -193,6 +198,7 @@ def msmt_csd(
             "order": order,
             "tissues": list(chosen),
             "regulariser": regulariser,
+            "hardness": str(hardness) if np.isinf(hardness) else hardness,
             "noise": noise,
             "sigma": level,
             "directions": directions,

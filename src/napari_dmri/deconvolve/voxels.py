@@ -71,9 +71,10 @@ class Found:
     def note(self) -> str:
         """Say how many voxels were solved and how many converged."""
         share = 100 * self.converged / max(self.voxels, 1)
+        scale = "" if self.b0 else "; no b0 volume: the residual is over the mean signal"
         return (
             f"{self.voxels} voxels deconvolved; {self.converged} ({share:.1f} %) reached the "
-            "tolerance"
+            f"tolerance{scale}"
         )
 
 
