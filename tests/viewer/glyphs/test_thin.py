@@ -16,7 +16,7 @@ pytestmark = pytest.mark.viewer
 @pytest.fixture
 def viewer(clean):
     """Return the viewer that this module's tests share, smaller: there are many pictures."""
-    clean.window.resize(900, 640)
+    clean.window.resize(760, 560)
     return clean
 
 
@@ -124,3 +124,17 @@ def test_glyphs_in_3d_do_not_vanish_either(viewer, draw, pixels):
         viewer.scene.camera.zoom = zoom
         green = pixels()[..., 1] > 100
         assert 0.05 < green.sum() / (30 * zoom) ** 2 < 0.5
+
+
+@pytest.mark.parametrize("amplitude", [1e-30, 1e30])
+def test_any_amplitude_is_thickened_alike(viewer, draw, pixels, amplitude):
+    image = field_of((0, 1, 0), (30, 30, 1))
+    counts = []
+    for factor in (1.0, amplitude):
+        layer = draw(image.with_coefficients(image.coefficients * np.float32(factor)))
+        for outline in (False, True):
+            layer.restyle(outline=outline)
+            viewer.scene.camera.zoom = 9
+            counts.append(covered(within(pixels(), 9, most=14)))
+        viewer.layers.remove(layer)
+    np.testing.assert_allclose(counts[2:], counts[:2], rtol=0.05)

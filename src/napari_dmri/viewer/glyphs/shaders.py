@@ -31,15 +31,14 @@ void main() {
     float r = s.x;
     float size = r < 0.0 ? -r * u_negative : r;
     float turn = r < 0.0 ? -1.0 : 1.0;
-    vec3 slope = r * a_direction - side * s.yzw;
+    vec3 slope = (r * a_direction - side * s.yzw) * a_glyph.z;
     v_normal = u_normal * (turn * slope);
-    v_direction = a_direction * (size * abs(a_glyph.z) + 1e-6);
+    v_direction = a_direction * (size * a_glyph.z + 1e-6);
     v_colour = a_colour;
     v_radius = (r < 0.0 ? u_negative * r : r) * a_glyph.z;
     // a negative lobe that is hidden, or thinner than the thickening, is the foot of positive ones
     float foot = r * a_glyph.z * u_negative > -u_thicken.x ? 1.0 : -1.0;
-    float steep = length(slope) * abs(a_glyph.z) * u_thicken.y;
-    vec3 thick = slope * (foot * u_thicken.x * abs(a_glyph.z) * u_thicken.y / (steep + 0.5));
+    vec3 thick = slope * (foot * u_thicken.x * u_thicken.y / (length(slope) * u_thicken.y + 0.5));
     vec3 p = a_centre + u_place * (size * a_glyph.z * a_direction + thick) + u_behind;
     gl_Position = $transform(vec4(p, 1.0));
 }

@@ -136,8 +136,9 @@ def image_of(layer: Any) -> ShImage:
         affine = np.diag([*np.asarray(layer.scale)[::-1], 1.0])
         affine[:3, 3] = np.asarray(layer.translate)[::-1]
     data = layer.data
+    copies = int(not isinstance(data, np.ndarray)) + int(layer.reading[0] != layer.reading[1])
     size = 4 * int(np.prod(data.shape, dtype=np.int64))
-    require_memory(2 * size, f"Reading {layer.name}", "crop it or close other programs.")
+    require_memory(copies * size, f"Reading {layer.name}", "crop it or close other programs.")
     coefficients = np.asarray(data, np.float32).transpose(2, 1, 0, 3)
     if layer.reading[0] != layer.reading[1]:
         change = reading_change(layer.reading, layer.field.space).astype(np.float32)
