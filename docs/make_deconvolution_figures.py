@@ -1,14 +1,16 @@
 """Draw the figures of the pages on deconvolution, from a simulated person.
 
 Run from the repository root: ``python docs/make_deconvolution_figures.py [NAME ...]``; without
-names, all are drawn.
+names, all are drawn. ``dock`` needs a display (``bash scripts/on-screen.sh`` gives a virtual one).
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -54,7 +56,61 @@ def figure_responses() -> None:
     save(figure, "responses.png", dpi=90)
 
 
-FIGURES = {"responses": figure_responses}
+def figure_dock() -> None:
+    """Take pictures of the Deconvolve dock: a run, and methods side by side."""
+    import napari
+
+    from napari_dmri.viewer.driving import press, settle, wait_for
+    from napari_dmri.viewer.launch import open_dock
+    from napari_dmri.viewer.layers import scan_layer
+    from napari_dmri.viewer.orientation import prepare
+
+    site = "prisma_st+b3000"
+    scan = simulate_subject(0, sites=(site,), size="small", repeats=False).scans[site]
+    viewer = napari.Viewer()
+    viewer.window.resize(1280, 860)
+    prepare(viewer)
+    data, kwargs, _ = scan_layer(replace(scan, name="sub-01 (simulated)"))
+    viewer.add_image(data, **kwargs)
+    dock = open_dock(viewer, "Deconvolve")
+    dock.mask_row.add(scan.mask, scan, {}).visible = False
+    settle(0.5)
+    press(dock.run_bar)
+    _, up, along = viewer.scene.camera.center
+    viewer.scene.camera.center = (0, up + 12, along + 6)
+    viewer.scene.camera.zoom *= 3
+    viewer.layers[-1].restyle(size=1.5)
+    keep(viewer, "deconvolve.png")
+    for layer in list(viewer.layers)[2:]:
+        viewer.layers.remove(layer)
+    compare = dock.compare
+    compare.expand()
+    compare.boxes["rumba"].setChecked(True)
+    dock.method_settings.show_method("rumba")
+    dock.method_settings.set({"accelerate": True})
+    dock.method_settings.show_method(dock.method.currentData())
+    press(compare.run_bar)
+    wait_for(lambda: viewer.canvas.grid.enabled, "the panels")
+    for panel in compare.panels:
+        panel[1].restyle(size=1.5)
+        panel[0].colorbar.visible = False
+    settle(0.5)
+    viewer.scene.camera.zoom *= 3.5
+    dock.ensureWidgetVisible(compare.row_)
+    keep(viewer, "deconvolve_methods.png")
+    viewer.close()
+
+
+def keep(viewer: Any, name: str) -> None:
+    """Save a picture of the whole window as a small PNG."""
+    from napari_dmri.viewer.driving import settle
+
+    settle(1.0)
+    shot = Image.fromarray(viewer.screenshot(canvas_only=False, flash=False)).convert("RGB")
+    shot.quantize(192, dither=Image.Dither.NONE).save(DOCS / "images" / name, optimize=True)
+
+
+FIGURES = {"responses": figure_responses, "dock": figure_dock}
 
 
 def save(figure: Figure, name: str, dpi: int) -> None:

@@ -147,9 +147,12 @@ def deconvolve_scan(
 
 
 def named(result: Deconvolution, name: str) -> Deconvolution:
-    """Return a deconvolution whose fODF and maps carry a name."""
+    """Return a deconvolution whose fODF and maps carry a name, and how they were made."""
+    words = {"gm": "GM", "csf": "CSF"}
     maps = {
-        key: replace(image, name=f"{name} | {'residual' if key == 'residual' else key.upper()}")
+        key: replace(
+            image, name=f"{name} | {words.get(key, key)}", provenance=result.fod.provenance
+        )
         for key, image in result.maps.items()
     }
     return replace(result, fod=replace(result.fod, name=name), maps=maps)

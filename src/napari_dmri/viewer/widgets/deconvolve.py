@@ -90,7 +90,7 @@ class DeconvolveDock(Dock):
         self.compare = CompareMethods(self.viewer, self)
         self.extra.addWidget(self.compare)
         self.scans.layer_changed.connect(self._scan_changed)
-        self.mask_row.mask_changed.connect(self.response.scan_changed)
+        self.mask_row.mask_changed.connect(self._estimate)
         self.response.changed.connect(self._offer_methods)
         self._scan_changed(self.scans.layer)
 
