@@ -46,8 +46,8 @@ EPSILON = 1e-7
 LEAST_NOISE = 1 / 30
 """Lambda is at least the square of this."""
 
-TILE_SHAPE = (8, 8, 8)
-"""Voxels of a tile on a CPU; a GPU takes four times as many along each axis."""
+TILE_EDGE = 8
+"""Voxels of a tile along each axis on a CPU, about; a GPU takes four times as many."""
 
 Array = NDArray[Any]
 
@@ -99,8 +99,10 @@ def spatial_tiles(
     """
     import torch
 
-    factor = 1 if device.type == "cpu" else 4
-    step = [factor * s for s in TILE_SHAPE] if shape is None else list(shape)
+    edge = TILE_EDGE if device.type == "cpu" else 4 * TILE_EDGE
+    # Equal pieces: the rest that a fixed edge would leave makes slim, slow tiles.
+    even = [-(-n // max(1, round(n / edge))) for n in where.shape]
+    step = even if shape is None else list(shape)
     padded = np.pad(where, 1)
     numbers = np.full(padded.shape, -1, np.int64)
     flat = np.arange(where.size).reshape(where.shape)
