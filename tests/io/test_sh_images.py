@@ -8,7 +8,7 @@ import pytest
 
 from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.images import ShImage
-from napari_dmri.io import read_sh, write_sh
+from napari_dmri.io import open_sh, read_sh, write_sh
 from napari_dmri.sphere.harmonics import BASES
 
 
@@ -115,3 +115,28 @@ def test_a_conversion_without_a_sidecar_takes_the_one_of_its_stem(tmp_path):
     write_sh(image, tmp_path / "fod.mif")
     (tmp_path / "fod.mif.json").rename(tmp_path / "fod.json")
     assert read_sh(tmp_path / "fod.mif").bvalue == 1200
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mif", ".mif.gz"])
+def test_opening_reads_nothing_until_a_part_is_asked_for(tmp_path, suffix):
+    coefficients = np.random.default_rng(0).normal(size=(4, 5, 6, 15)).astype(np.float32)
+    path = tmp_path / f"fod{suffix}"
+    write_sh(ShImage(coefficients, np.diag([-2.0, 2, 3, 1]), bvalue=1000.0, name="x"), path)
+    opened = open_sh(path)
+    assert opened.shape == (4, 5, 6, 15) and opened.order == 4 and opened.named
+    assert opened.bvalue == 1000 and opened.name == "x" and "fod" in repr(opened)
+    np.testing.assert_array_equal(opened.coefficients[:, :, 2], coefficients[::-1, :, 2])
+    np.testing.assert_array_equal(opened.read().coefficients, read_sh(path).coefficients)
+    np.testing.assert_array_equal(opened.read().affine, opened.affine)
+
+
+def test_a_named_basis_is_not_remarked_on_and_an_assumed_one_is(tmp_path):
+    path = tmp_path / "bare.nii"
+    nib.save(nib.Nifti1Image(np.ones((2, 2, 2, 6), np.float32), np.eye(4)), path)
+    assert "does not say its SH basis" in open_sh(path).remark()
+    assert open_sh(path, basis="descoteaux07").remark() == ""
+    with pytest.raises(InputError, match="not known"):
+        open_sh(path, basis="fourier")
+    nib.save(nib.Nifti1Image(np.ones((2, 2, 2, 7), np.float32), np.eye(4)), path)
+    with pytest.raises(InputError, match="7"):
+        open_sh(path)
