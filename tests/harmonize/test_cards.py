@@ -80,7 +80,7 @@ def test_extra_shell_passes_through(scan):
     table = GradientTable(bvalues, np.concatenate([np.zeros((2, 3)), DIRECTIONS, DIRECTIONS]))
     data = np.concatenate([scan.data, scan.data[..., 2:]], axis=-1)
     wide = replace(scan, data=data, gradients=table)
-    assert "no maps for b=3000" in said(CARD, wide, "warning")
+    assert "not trained at b=3000" in said(CARD, wide, "warning")
 
 
 def test_other_voxels(scan):

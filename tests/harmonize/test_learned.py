@@ -1,6 +1,8 @@
 """Harmonizers by network: training on pairs, refusals, files, and what applying says."""
 
 import json
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 
@@ -10,6 +12,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from napari_dmri import Cancelled, DmriWarning, GradientTable, InputError, Scan, harmonize
+from napari_dmri.compare.methods_text import methods_text
 from napari_dmri.harmonize import METHODS, Pair, networks
 from napari_dmri.harmonize.learned import PAPER_STAGES, GolkovHarmonizer, SHResNetHarmonizer
 from napari_dmri.harmonize.training_pairs import Recipe, add_pair, moved_source
@@ -89,6 +92,7 @@ def test_a_known_scaling_is_learned_and_said_on_the_card(golkov):
     record = result.scan.metadata["provenance"]
     assert record["method"] == "golkov" and record["parameters"]["projection"] is False
     assert record["simulated"] and result.scan.metadata["harmonized_to"] == "b"
+    assert "by the voxel-wise network of Golkov from a to b" in methods_text([record])
     b0 = np.flatnonzero(pair.source.gradients.b0_mask)
     assert np.array_equal(result.scan.volumes(b0), pair.source.volumes(b0))
 
@@ -151,7 +155,7 @@ def test_shresnet_trains_in_both_modes_and_starts_as_the_identity(mode):
         model.fit(pairs_of(1, 2, 3))
     curves = model.curves
     assert curves[-1]["train"] > 0 and len(curves) == 2
-    assert model.card["training"]["best_loss"] <= curves[0]["validation"]
+    assert model.card["training"]["best_loss"] <= curves[0]["validation"] * 1.001
     assert model.card["mode"] == mode
     model.network.load_state_dict(
         networks.build("shresnet", 4, blocks=1, hidden=4, mode=mode).state_dict()
@@ -349,3 +353,48 @@ def test_tissue_is_estimated_where_it_is_not_given():
     counts = model.card["samples"]["training"]
     assert counts["white matter"] + counts["grey matter"] > 500
     assert isinstance(pair.source, Scan) and torch.is_grad_enabled()
+
+
+BARE = """
+import importlib.abc, sys, warnings
+
+ABSENT = {"dipy", "matplotlib", "nrrd", "rich", "typer", "napari", "qtpy"}
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ABSENT:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
+warnings.simplefilter("ignore")
+import numpy as np
+from napari_dmri import GradientTable, Scan
+from napari_dmri.harmonize import GolkovHarmonizer, Pair, load
+from napari_dmri.training import Stage
+
+rng = np.random.default_rng(0)
+g = rng.standard_normal((20, 3))
+g /= np.linalg.norm(g, axis=1, keepdims=True)
+table = GradientTable(np.r_[0, np.full(20, 1000.0)], np.r_[np.zeros((1, 3)), g])
+signal = 900 * np.exp(-rng.uniform(0.4, 1.2, (8, 8, 4, 1)) * (1 + g[:, 0] ** 2))
+data = np.concatenate([np.full((8, 8, 4, 1), 900.0), signal], -1).astype("f4")
+mask = np.ones((8, 8, 4), bool)
+source = Scan(data, np.eye(4), table, mask=mask, name="s")
+target = Scan(data * np.r_[1, np.full(20, 0.9)].astype("f4"), np.eye(4), table, mask=mask)
+model = GolkovHarmonizer(stages=[Stage(batch=64, epochs=1)])
+model.fit([Pair(source, target, "a", np.ones((8, 8, 4), int))])
+again = load(model.save(sys.argv[1]))
+new = Scan(data[::-1], np.eye(4), table, mask=mask, name="new")
+assert np.isfinite(again.apply(new).data).all()
+print("done")
+"""
+
+
+def test_a_bare_node_trains_and_applies(tmp_path):
+    answer = subprocess.run(
+        [sys.executable, "-c", BARE, str(tmp_path / "model")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.stdout.strip() == "done", answer.stderr

@@ -206,7 +206,7 @@ def test_other_shells_pass_through(world):
     held = two_shells(world.held_out.source, 1)
     result = world.model.apply_detailed(held)
     np.testing.assert_array_equal(result.scan.data[..., 32:], held.data[..., 32:])
-    assert any("no maps for b=3000" in note for note in result.notes)
+    assert any("not trained at b=3000" in note for note in result.notes)
 
 
 def test_training_subject_is_named_and_not_evaluated(world):

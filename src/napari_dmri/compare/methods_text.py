@@ -110,6 +110,23 @@ def _linear_rish(p: dict[str, Any], record: Mapping[str, Any]) -> str:
     return text + "; b0 images were not changed."
 
 
+def _network(p: dict[str, Any], record: Mapping[str, Any]) -> str:
+    name = "SHResNet" if record["method"] == "shresnet" else "the voxel-wise network of Golkov"
+    text = f"Scans were harmonized by {name}"
+    if record.get("source_site") and record.get("target_site"):
+        text += f" from {record['source_site']} to {record['target_site']}"
+    if p.get("blocks") is not None:
+        count = p["blocks"]
+        text += f" with {count} residual block{'' if count == 1 else 's'} in {p.get('mode')} mode"
+    text += ", which maps spherical harmonics of S/b0"
+    if p.get("smooth") is not None:
+        text += f" (lambda = {_value(p['smooth'])})"
+    if p.get("projection"):
+        text += "; of its output the energy of each order was used, the directions being the source"
+        text += "'s own"
+    return text + "; b0 images were not changed."
+
+
 def _phantom(p: dict[str, Any], record: Mapping[str, Any]) -> str:
     listed = ", ".join(f"{name} {_value(p[name])}" for name in ("size", "seed") if name in p)
     return f"Travelling subjects were simulated{f' ({listed})' if listed else ''}."
@@ -198,8 +215,10 @@ def _peaks(p: dict[str, Any], record: Mapping[str, Any]) -> str:
 
 _TELLERS: dict[str, Callable[[dict[str, Any], Mapping[str, Any]], str]] = {
     "sh-fit": _sh_fit,
+    "shresnet": _network,
     "phantom": _phantom,
     "tensor": _tensor,
+    "golkov": _network,
     "linear-rish": _linear_rish,
     "difference": _difference,
     "map": _map,

@@ -128,7 +128,8 @@ def _shells(card: Mapping[str, Any], scan: Scan) -> list[CardCheck]:
         checks.append(
             CardCheck(
                 "warning",
-                f"The model has no maps for b={words} s/mm²; these volumes pass through unchanged.",
+                f"The model was not trained at b={words} s/mm²; these volumes pass through "
+                "unchanged.",
             )
         )
     return checks
