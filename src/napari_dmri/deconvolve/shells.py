@@ -302,7 +302,7 @@ def order_notes(order: int, response: Response, shells: Shells) -> tuple[str, ..
     if order > supported:
         notes.append(
             f"super-resolution: {shells.directions} distinct directions determine order "
-            f"{supported}; orders {supported + 2} to {order} follow from non-negativity"
+            f"{supported}; higher orders, up to {order}, follow from non-negativity"
         )
     if order > response.order:
         notes.append(
