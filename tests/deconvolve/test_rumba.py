@@ -283,10 +283,15 @@ def test_coils_and_one_shell():
 
 def test_response_of_one_shell_without_b0():
     gradients, direction = table(), unit(0, 1, 1)
-    highest = Response(white().zonal[2:], (3000.0,))
     scan = scan_of([fibre(gradients, direction)], gradients)
-    found = rumba(scan, highest, shell=3000, iterations=100, device="cpu")
-    assert density(found)[0, 0, 0] == pytest.approx(1, rel=0.05)
+    rows = white().zonal
+    for response in (Response(rows[2:], (3000.0,)), Response(rows[2:]), Response(rows)):
+        found = rumba(scan, response, shell=3000, iterations=100, clip=False, device="cpu")
+        assert density(found)[0, 0, 0] == pytest.approx(1, rel=0.05)
+        assert len(found.volumes) == 45
+    weighted = rumba(scan, Response(rows[1:]), iterations=100, device="cpu")
+    assert density(weighted)[0, 0, 0] == pytest.approx(1, rel=0.05)
+    assert len(weighted.volumes) == 65
 
 
 def test_keeps_vertices():

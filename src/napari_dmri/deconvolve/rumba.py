@@ -197,7 +197,7 @@ def rumba(
                 output.widths,
                 mask=mask,
                 where=where,
-                working=4 * plan.columns + 6 * plan.rows + 4 * len(plan.right),
+                working=6 * plan.columns + 8 * plan.rows + 5 * len(plan.right) + sum(output.widths),
                 progress=pulse,
                 text="RUMBA-SD",
             )

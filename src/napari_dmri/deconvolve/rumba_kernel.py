@@ -129,12 +129,11 @@ def make_dictionary(
     used = shells.volumes
     is_b0 = scan.gradients.b0_mask[used]
     has_b0 = bool(is_b0.any())
-    every = shell == "all" or wm.bvalues is not None
 
     columns, units = [], []
     for tissue, response in responses.items():
         order = response.order if tissue == "wm" else 0
-        forward = forward_matrix(scan.gradients, used, response, order, every=every)
+        forward = forward_matrix(scan.gradients, used, response, order)
         design = design_matrix(axes if tissue == "wm" else axes[:1], order)
         signal = forward @ design.T
         signal = np.concatenate([signal[is_b0][:1], signal[~is_b0]])

@@ -95,7 +95,7 @@ class Effort:
 
     def looks(self, step: int) -> bool:
         """Whether to look at convergence after a step."""
-        return step == self.steps or (self.tolerance > 0 and step % EVERY == 0)
+        return step == self.steps or step % EVERY == 0
 
 
 @dataclass(frozen=True, eq=False)

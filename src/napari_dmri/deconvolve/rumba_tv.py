@@ -8,8 +8,8 @@ Each step's factor is divided by (Canales-Rodriguez et al. 2015, eq. 17)
 with forward differences along the voxel axes, none across the mask's edge, and the divergence
 their adjoint; lambda follows the noise (discrepancy principle). A step needs its voxel's neighbours
 at the step before and nothing farther away. So every step goes over all tiles, each read with a
-halo of one voxel, from one copy of the volume to another: tiles only bound memory, and the result
-does not depend on them.
+halo of one voxel, from one copy of the volume to another: tiles only bound memory, and leave no
+seams but rounding.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def solve_volume(
     progress, beat
         Told what is done; called between tiles. Both may raise.
     tile_shape
-        Voxels of a tile along each axis; the result does not depend on it.
+        Voxels of a tile along each axis; it changes the result by rounding alone.
 
     Raises
     ------
@@ -151,7 +151,8 @@ def _read(
     flats, signals, means = [], [], []
     counts = {"not_finite": 0, "b0_not_positive": 0, "empty": 0}
     for block in blocks(scan, dictionary.volumes, inside):
-        finite = np.isfinite(block.signal.sum(1))
+        with np.errstate(invalid="ignore"):
+            finite = np.isfinite(block.signal.sum(1))
         b0 = block.signal[:, dictionary.b0].mean(1)
         nothing = (block.signal == 0).all(1) & (inside is None)
         good = finite & (np.where(finite, b0, 0) > 0)
