@@ -94,7 +94,8 @@ def rumba(
     shell
         None or ``"all"`` uses all volumes; a b-value in s/mm² uses one shell, without b0.
     iterations
-        Richardson-Lucy steps; more sharpen the fODF and, late, fit the noise.
+        Richardson-Lucy steps; more sharpen the fODF and, late, fit the noise. 600 is usual; 1200
+        to 1600 found most crossings in simulations at SNR 20 to 30.
     total_variation
         Smooth each compartment along space as well; keeps all voxels' compartments in memory.
     accelerate

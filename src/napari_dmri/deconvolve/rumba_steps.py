@@ -1,7 +1,7 @@
 r"""Run RUMBA-SD's steps on some voxels: multiplicative updates with the noise of magnitudes.
 
 With signal S, dictionary H and compartments f >= 0, predicted signal :math:`\bar S = H f`, and n
-coils (Canales-Rodriguez et al. 2015, eqs. 9 and 11),
+coils (Canales-Rodriguez et al. 2015),
 
 .. math::
 

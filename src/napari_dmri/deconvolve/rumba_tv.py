@@ -1,6 +1,6 @@
 r"""Run RUMBA-SD on all voxels together, each compartment's map smoothed by total variation.
 
-Each step's factor is divided by (Canales-Rodriguez et al. 2015, eq. 17)
+Each step's factor is divided by (Canales-Rodriguez et al. 2015)
 
 .. math:: \Big| 1 - \lambda\, \mathrm{div} \frac{\nabla f}{\sqrt{\lvert \nabla f \rvert^2
           + \epsilon^2}} \Big|, \qquad \lambda = \max(\overline{\sigma^2}, 1/30^2)
