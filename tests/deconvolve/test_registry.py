@@ -116,7 +116,10 @@ def test_one_response_is_enough_for_csd_and_a_mask_restricts_it():
     assert np.allclose(found.fod.coefficients, again.fod.coefficients, atol=1e-6)
 
 
-def test_the_forecast_follows_voxels_and_iterations():
+def test_the_forecast_follows_voxels_order_and_iterations():
+    quick = METHODS["csd"]
+    assert quick.forecast(1000) == pytest.approx(quick.forecast(1000, {"order": 12}))
+    assert quick.forecast(1000, {"order": 8}) < quick.forecast(1000) / 4
     slow = METHODS["rumba"]
     assert slow.forecast(2000) == pytest.approx(2 * slow.forecast(1000))
     assert slow.forecast(1000, {"accelerate": True}) < slow.forecast(1000) / 5

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dmri.deconvolve.base import TISSUES, Deconvolution, ResponseSet
 from napari_dmri.errors import InputError
+from napari_dmri.images import n_coefficients
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -98,8 +99,9 @@ class Method:
         method that always uses every volume.
     maps
         Names of the maps that it gives.
-    pace
-        Voxels a second on two cores with the defaults, for a forecast.
+    pace, pace_order
+        Voxels a second on two cores, for a forecast, and the SH order that this is at: the cost
+        grows with the square of the number of coefficients. 0 where the order does not matter.
     """
 
     name: str
@@ -113,6 +115,7 @@ class Method:
     shell: str = ""
     maps: tuple[str, ...] = ("residual",)
     pace: float = 1000.0
+    pace_order: int = 0
 
     def load(self) -> Callable[..., Deconvolution]:
         """Import the function."""
@@ -129,6 +132,8 @@ class Method:
         """Return about how many seconds some voxels take on two cores."""
         seconds = voxels / self.pace
         given = {**self.defaults, **(settings or {})}
+        if self.pace_order and given.get("order"):
+            seconds *= (n_coefficients(given["order"]) / n_coefficients(self.pace_order)) ** 2
         if "iterations" in given:
             seconds *= given["iterations"] / self.defaults["iterations"]
             if given.get("accelerate"):
@@ -223,6 +228,7 @@ METHODS: dict[str, Method] = {
             ),
             shell="highest",
             pace=15_000,
+            pace_order=12,
         ),
         Method(
             name="msmt-csd",
@@ -234,6 +240,7 @@ METHODS: dict[str, Method] = {
             settings=(fod_order(8), REGULARISER, NOISE),
             maps=("residual", "gm", "csf"),
             pace=12_000,
+            pace_order=8,
         ),
         Method(
             name="rumba",

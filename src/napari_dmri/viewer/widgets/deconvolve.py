@@ -73,6 +73,7 @@ class DeconvolveDock(Dock):
         self.result: DeconvolveResult | None = None
         self.live = LiveGlyphs(self.viewer)
         self._method_by_hand = False
+        self._at_work: Any = None
         self._export_job: Job | None = None
         self.scans = LayerPicker(self.viewer, is_kind("scan"), "open a scan first")
         self.row("S&can", self.scans, "The scan to deconvolve.")
@@ -261,7 +262,7 @@ class DeconvolveDock(Dock):
         grid = int(scan.grid[0] * scan.grid[1] * scan.grid[2])
         share = 0.35 if self.make_mask.isChecked() else 1.0
         voxels = int(scan.mask.sum()) if scan.mask is not None else share * grid
-        order = max(self.settings_of(name).get("order") or 8 for name in names)
+        order = max(self.settings_of(name).get("order") or 12 for name in names)
         needed = (
             4.0 * grid * (3 * n_coefficients(order) * len(names) + 40)
             + 4.0 * voxels * (scan.shape[3])
@@ -290,6 +291,8 @@ class DeconvolveDock(Dock):
             return None
         named = replace(scan, name=self.result_name.text().strip() or scan.name)
         self._at_work = self.scans.layer
+        # What was run stays chosen, whatever its responses turn out to be.
+        self._method_by_hand = True
         job = PreviewJob(
             f"Deconvolve {named.name}", deconvolve_scan, named, self.response.responses,
             self.options,
