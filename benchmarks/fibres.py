@@ -236,13 +236,18 @@ METHODS = (
     Method("ours csd, order 10, all shells", ours_csd(order=10, shell="all"), EVERY),
     Method("ours csd, order 12, all shells", ours_csd(order=12, shell="all"), EVERY),
     Method(
-        "ours csd, order 12, all shells, Rician",
-        ours_csd(order=12, shell="all", noise="rician"),
+        "ours csd, order 12, all shells, Rician, hard",
+        ours_csd(order=12, shell="all", noise="rician", hardness=float("inf")),
         EVERY,
     ),
     Method(
         "ours csd, order 16, all shells, Rician",
         ours_csd(order=16, shell="all", noise="rician"),
+        EVERY,
+    ),
+    Method(
+        "ours csd, order 16, all shells, Rician, hard",
+        ours_csd(order=16, shell="all", noise="rician", hardness=float("inf")),
         EVERY,
     ),
     Method("ours csd, order 16, Rician", ours_csd(order=16, noise="rician"), SHELL),

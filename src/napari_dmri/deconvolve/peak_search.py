@@ -34,7 +34,7 @@ STEPS = 3
 """Newton's steps in one chart; the error is squared by each."""
 
 CONVERGED = 2e-3
-"""Last step at most, in chart radii (of about 6 degrees at order 8): the error is its square."""
+"""Last step at most, in chart radii (5 degrees at order 8): the error is its square."""
 
 LOWEST = [powers().index(p) for p in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 0))]
 """Where the polynomials keep value, y, yy, x, xy and xx."""
@@ -44,6 +44,9 @@ CHARTS = 8
 
 FLAT = 1e-5
 """Curvature at least, over the function's norm; flatter tops are rounding, or ridges."""
+
+TINY = 1e-15
+"""Curvature that is given to a flat function."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,15 +84,16 @@ class Search:
         """Return the maxima of functions (N, C), in no particular order.
 
         Those that are certainly below ``threshold`` times the function's largest value, or below
-        ``minimum``, may be left out; the rest of them are for the caller to remove.
+        ``minimum``, may be left out; the rest of them are for the caller to remove. A climb that
+        does not settle within `CHARTS` charts (on a ridge) ends in no peak.
         """
         axis, voxel = self.seeds(coefficients, threshold, minimum)
         norm = torch.linalg.vector_norm(coefficients, dim=1)
         found = []
-        x = y = None
+        begin: tuple[Tensor, Tensor] | None = None
         for _ in range(CHARTS):
             polynomial = self.polynomials(coefficients, axis, voxel)
-            x, y, top, bend, step = newton(polynomial, x, y)
+            x, y, top, bend, step = newton(polynomial, begin)
             inside = x * x + y * y <= 1
             done = inside & (step <= CONVERGED)
             place = self.place(axis, x, y)
@@ -98,7 +102,7 @@ class Search:
             left = (~done).nonzero().squeeze(1)
             if not len(left):
                 break
-            axis, voxel, x, y = self.next_charts(axis[left], voxel[left], place[left])
+            axis, voxel, begin = self.next_charts(axis[left], voxel[left], place[left])
         return Climbed(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
     def seeds(
@@ -131,7 +135,9 @@ class Search:
             return torch.bmm(own[:, None], self.charts[axis])[:, 0].T.contiguous()
         out = torch.empty(len(axis), self.charts.shape[2], device=own.device)
         counts = torch.bincount(axis, minlength=len(self.charts)).tolist()
-        groups = zip(own.split(counts), self.charts.unbind(), out.split(counts), strict=True)
+        groups = zip(
+            own.split_with_sizes(counts), self.charts, out.split_with_sizes(counts), strict=True
+        )
         for group, chart, into in groups:
             torch.mm(group, chart, out=into)
         return out.T.contiguous()
@@ -146,7 +152,7 @@ class Search:
 
     def next_charts(
         self, axis: Tensor, voxel: Tensor, place: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Return axis, voxel and chart coordinates of places seen from the nearest axis."""
         near = torch.cat([axis[:, None], self.neighbours[:, axis].T], 1)
         cosine = torch.einsum("skc,sc->sk", self.directions[near], place).abs()
@@ -154,11 +160,11 @@ class Search:
         voxel, place = voxel[order], place[order]
         along = (self.directions[axis] * place).sum(1)
         xy = torch.einsum("skc,sc->sk", self.tangents[axis], place) / (self.radius * along)[:, None]
-        return axis, voxel, xy[:, 0].contiguous(), xy[:, 1].contiguous()
+        return axis, voxel, (xy[:, 0].contiguous(), xy[:, 1].contiguous())
 
 
 def newton(
-    polynomial: Tensor, x: Tensor | None = None, y: Tensor | None = None
+    polynomial: Tensor, start: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Take Newton's steps towards a maximum of polynomials (28, S), from their origin if None.
 
@@ -166,18 +172,19 @@ def newton(
     -------
     x, y, the value there, the largest curvature (negative at a maximum), the last step's length.
     """
-    for _ in range(STEPS):
-        if x is None or y is None:
+    x, y = start or (torch.zeros_like(polynomial[0]),) * 2
+    for count in range(STEPS):
+        if count == 0 and start is None:
             f, fy, fyy, fx, fxy, fxx = (polynomial[k] for k in LOWEST)
             fxx, fyy = 2 * fxx, 2 * fyy
-            x = y = torch.zeros_like(f)
         else:
             f, fx, fy, fxx, fxy, fyy = derivatives(polynomial, x, y)
         mean, half = (fxx + fyy) / 2, (fxx - fyy) / 2
-        bend = mean + torch.hypot(half, fxy)
+        half = torch.hypot(half, fxy)
+        bend = mean + half
         # Where it does not curve down both ways, curve it: the step then leads uphill.
-        lift = (bend - 0.1 * (mean - torch.hypot(half, fxy))).clamp_(min=0)
-        lift = torch.where(bend < 0, 0.0, bend + lift + 1e-30)
+        lift = bend + (bend - 0.1 * (mean - half)).clamp_(min=TINY)
+        lift = torch.where(bend < 0, 0.0, lift)
         fxx, fyy = fxx - lift, fyy - lift
         scale = 1 / (fxx * fyy - fxy * fxy)
         dx, dy = (fxy * fy - fyy * fx) * scale, (fxy * fx - fxx * fy) * scale
@@ -193,12 +200,14 @@ def derivatives(polynomial: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
     for i in range(DEGREE + 1):
         rows.append(polynomial[start : start + DEGREE + 1 - i])
         start += DEGREE + 1 - i
-    q, q1, q2 = rows[DEGREE].clone(), None, None
-    for i in range(DEGREE - 1, -1, -1):
-        if q1 is not None:
-            q2 = q1.clone() if q2 is None else _horner(q1, x, q2)
-        q1 = q.clone() if q1 is None else _horner(q, x, q1)
-        q = _horner(rows[i], x, q)
+    q2 = q1 = rows[DEGREE]
+    q = _horner(rows[DEGREE - 1], x, q1)
+    q1 = _horner(q, x, q1)
+    q = _horner(rows[DEGREE - 2], x, q)
+    for row in reversed(rows[: DEGREE - 2]):
+        q2 = _horner(q1, x, q2)
+        q1 = _horner(q, x, q1)
+        q = _horner(row, x, q)
     f, fy, fyy = _three(q, y)
     fx, fxy, _ = _three(q1, y)
     fxx, _, _ = _three(q2, y)

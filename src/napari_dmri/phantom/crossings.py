@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dmri.compare.fibres import FibreTruth
+from napari_dmri.compare.fibre_truth import FibreTruth
 from napari_dmri.errors import InputError
 from napari_dmri.images import Response
 from napari_dmri.phantom.watson import (
