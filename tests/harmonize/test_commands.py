@@ -104,7 +104,7 @@ def test_cross_validation_writes_tables_and_goes_on(folder, tmp_path):
     run(*args, *more, "--fold", 1)
     half, whole = (
         json.loads(runner.invoke(app, [str(a) for a in (*args, *more, *given, "--json")]).stdout)
-        for given in (("--fold", 1), ())
+        for given in (("--fold", 1), ("--processes", 2))
     )
     rows = {r["row"]: r["subjects"] for r in half["mean"]["rows"]}
     assert rows["Golkov"] == 2

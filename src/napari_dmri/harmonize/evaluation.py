@@ -176,8 +176,10 @@ def _in_processes(
     report: Progress,
 ) -> None:
     from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-    from multiprocessing import get_context
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import active_children, get_context
 
+    others = {child.pid for child in active_children()}
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         running = {
             pool.submit(_alone, list(cases), folder, settings, fold, device, processes)
@@ -191,12 +193,18 @@ def _in_processes(
                     future.result()
                 done += len(ready)
                 report(done / len(chosen), f"{done} of {len(chosen)} folds")
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"{processes} worker processes could not start or were killed; what is done is "
+                'kept. In a script call from under `if __name__ == "__main__":`, or use one process.'
+            ) from error
         except BaseException:
-            # Half-trained models keep their state, and go on from it.
             for future in running:
                 future.cancel()
-            for worker in list(pool._processes.values()):
-                worker.terminate()
+            # A training that is ended here keeps its state and goes on from it.
+            for child in active_children():
+                if child.pid not in others:
+                    child.terminate()
             raise
 
 

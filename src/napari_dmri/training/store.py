@@ -40,6 +40,11 @@ class Subject:
     design: NDArray[np.float32]
 
 
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    # Windows keeps files that are still mapped; they go with the next cleaning of its own.
+    return tempfile.TemporaryDirectory(prefix="napari-dmri-", ignore_cleanup_errors=True)
+
+
 class Store:
     """Keep the volumes and samples of many subjects in mapped files.
 
@@ -56,7 +61,7 @@ class Store:
     def __init__(
         self, coefficients: int, directions: int, folder: str | Path | None = None
     ) -> None:
-        self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="napari-dmri-")
+        self._temporary = None if folder else _temporary()
         self.folder = Path(folder) if folder else Path(self._temporary.name)  # type: ignore[union-attr]
         self.folder.mkdir(parents=True, exist_ok=True)
         self.coefficients, self.directions = coefficients, directions
