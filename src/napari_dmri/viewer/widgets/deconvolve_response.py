@@ -56,6 +56,7 @@ class ResponsePart(QWidget):
         self.job: Job | None = None
         self.make_mask = True
         self._estimated: ResponseSet | None = None
+        self._files: dict[str, ResponseSet] = {}
         self._asked: tuple[Any, ...] = ()
         self.source = QComboBox()
         self.source.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
@@ -96,14 +97,13 @@ class ResponsePart(QWidget):
     @property
     def algorithm(self) -> str:
         """How responses are estimated; ``auto`` where files are given."""
-        data = self.source.currentData()
-        return data if isinstance(data, str) else "auto"
+        name = str(self.source.currentData())
+        return name if name in ALGORITHMS else "auto"
 
     @property
     def responses(self) -> ResponseSet | None:
         """The responses at hand for the scan chosen; None until they are estimated."""
-        data = self.source.currentData()
-        return data if isinstance(data, ResponseSet) else self._estimated
+        return self._files.get(self.source.currentData(), self._estimated)
 
     def scan_changed(self) -> None:
         """Forget what was estimated from another scan."""
@@ -125,7 +125,10 @@ class ResponsePart(QWidget):
         except (InputError, OSError) as error:
             self.line.say(str(error), "error")
             return False
-        self.source.addItem(Path(path).name, responses)
+        # Qt would take a mapping for a list of its own.
+        key = f"{len(self._files)} {path}"
+        self._files[key] = responses
+        self.source.addItem(Path(path).name, key)
         role = Qt.ItemDataRole.ToolTipRole
         self.source.setItemData(self.source.count() - 1, str(path), role)
         self.source.setCurrentIndex(self.source.count() - 1)
@@ -164,7 +167,7 @@ class ResponsePart(QWidget):
     def _tell(self) -> None:
         """Say what is at hand."""
         responses, scan = self.responses, self._scan()
-        from_file = isinstance(self.source.currentData(), ResponseSet)
+        from_file = self.source.currentData() in self._files
         if responses is not None:
             self.line.say(response_words(responses), "ok")
             self.line.setToolTip("\n".join(responses.notes))
