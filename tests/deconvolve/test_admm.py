@@ -80,7 +80,7 @@ def test_a_start_near_the_solution_is_nearer_after_a_few_iterations() -> None:
     solution, _ = solve(plan, _tensor(signal), iterations=2000, tolerance=0)
     warm, _ = solve(plan, _tensor(signal), iterations=5, tolerance=0, start=solution)
     cold, _ = solve(plan, _tensor(signal), iterations=5, tolerance=0)
-    assert (warm - solution).norm() < 0.1 * (cold - solution).norm()
+    assert (warm - solution).norm() < 0.25 * (cold - solution).norm()
 
 
 def test_a_soft_constraint_minimises_the_quadratic_penalty() -> None:

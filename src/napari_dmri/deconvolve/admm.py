@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "check_solver", "constraint_count", "magnitude_free", "make_plan", "solve"]
 
 EVERY = 10
-"""Iterations between two looks at the residuals."""
+"""Iterations between two looks at the residuals; the first is after twice as many."""
 
 FIRST, RENEW = 30, 15
 """Iterations before the Rician likelihood is first taken up, and between its renewals."""
@@ -99,8 +99,8 @@ def make_plan(
     constraints: Array,
     penalty: Array,
     *,
-    rho: float = 0.05,
-    relax: float = 1.9,
+    rho: float = 0.5,
+    relax: float = 1.6,
     hardness: float | Array = float("inf"),
     device: torch.device | str = "cpu",
 ) -> Plan:
@@ -135,7 +135,7 @@ def make_plan(
     if not rho > 0 or not 0 < relax < 2:
         raise InputError(
             f"rho is {rho} and the relaxation {relax}; rho must be positive and the relaxation "
-            "between 0 and 2 (usual: 1.9)."
+            "between 0 and 2 (usual: 1.6)."
         )
     normal = forward.T @ forward
     curve = normal + (np.diag(penalty) if penalty.ndim == 1 else penalty)
@@ -210,7 +210,7 @@ def solve(
     for iteration in range(1, iterations + 1):
         if sigma is not None and iteration > FIRST and (iteration - FIRST) % RENEW == 1:
             free = magnitude_free(signal, x @ plan.forward, sigma) @ plan.project
-        look = tolerance > 0 and iteration % EVERY == 0 and iteration < iterations
+        look = tolerance > 0 and iteration % EVERY == 0 and EVERY < iteration < iterations
         look = look and (sigma is None or iteration > FIRST + RENEW)
         before = _amplitudes(plan, t) if look or iteration == iterations else None
         if slope is None:

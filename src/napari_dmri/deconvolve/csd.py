@@ -69,7 +69,7 @@ def csd(
     directions: int | None = None,
     iterations: int = 100,
     tolerance: float = 1e-3,
-    rho: float = 1.0,
+    rho: float = 0.5,
     start: ShImage | None = None,
     device: str = "auto",
     progress: Progress | None = None,
