@@ -196,7 +196,7 @@ def _in_processes(
         except BrokenProcessPool as error:
             raise InputError(
                 f"{processes} worker processes could not start or were killed; what is done is "
-                'kept. In a script call from under `if __name__ == "__main__":`, or use one process.'
+                'kept. In a script, call from under `if __name__ == "__main__":`, or use one.'
             ) from error
         except BaseException:
             for future in running:
