@@ -21,8 +21,6 @@ from _timing import THREADS, best, row, start
 
 COUNT = 24000
 BVALUES = (0.0, 1200.0, 3000.0)
-SHARPEST = {"order": 14, "shell": "all", "noise": "rician", "hardness": 20.0, "rho": 0.3}
-SHARPEST |= {"iterations": 50, "tolerance": 0.01}
 
 
 def responses() -> Any:
@@ -117,6 +115,7 @@ def mrtrix_seconds(scan: Any, tissues: Any, what: str, count: int) -> float:
 def speed() -> None:
     """Print rates of ours and the peers."""
     from napari_dmri import csd, msmt_csd
+    from napari_dmri.deconvolve.csd import SHARPEST
 
     start(f"deconvolution, {COUNT} voxels, two fibres, SNR 30, voxels a second")
     scan, tissues = crossings(), responses()

