@@ -99,7 +99,7 @@ class Block(nn.Module):
     """Hold a residual block's weights: the branches' convolutions, side by side.
 
     ``first`` sees the whole input; ``second`` is a group for each branch; row c of ``third``
-    reads the branch that gives coefficient c.
+    reads the branch that gives coefficient c. `shresnet_patch` and `shresnet_tiles` compute them.
     """
 
     def __init__(self, config: SHResNetConfig) -> None:
@@ -110,17 +110,6 @@ class Block(nn.Module):
         self.second = nn.Conv3d(branches * hidden, branches * hidden, 3, groups=branches)
         self.third = nn.Conv3d(hidden, channels, 3)
         _zero(self.third)
-
-    def forward(self, y: torch.Tensor) -> torch.Tensor:
-        """Return F(y), without padding: three voxels shorter at each end."""
-        h = torch.relu(self.second(torch.relu(self.first(y))))
-        weight, bias = self.third.weight, self.third.bias
-        assert bias is not None
-        parts = [
-            nn.functional.conv3d(branch, weight[part], bias[part])
-            for branch, part in zip(h.chunk(len(self.parts), 1), self.parts, strict=True)
-        ]
-        return torch.cat(parts, 1)
 
 
 class SHResNet(nn.Module):
@@ -169,22 +158,11 @@ class SHResNet(nn.Module):
         -------
         Paper mode: (B, C). Tiled mode: (B, C, d, d', d'').
         """
-        if self.config.mode == "paper":
-            from napari_dmri.harmonize.shresnet_patch import fold, run
+        from napari_dmri.harmonize import shresnet_patch, shresnet_tiles
 
-            return run(fold(self), patches)
-        if min(patches.shape[2:]) <= 2 * self.halo:
-            raise InputError(
-                f"Patches of {tuple(patches.shape[2:])} voxels; this network needs more than twice "
-                f"its halo of {self.halo} along each axis."
-            )
-        p = self.pre(patches)
-        y = p
-        for block in self.blocks:
-            y = crop(y, 3) - block(y)
-        z = self.post(y) - crop(p, 1 + 3 * self.config.blocks)
-        out: torch.Tensor = self.final(z)
-        return out
+        if self.config.mode == "paper":
+            return shresnet_patch.run(shresnet_patch.fold(self), patches)
+        return shresnet_tiles.run(self, patches)
 
     def predict(
         self,
@@ -200,12 +178,6 @@ class SHResNet(nn.Module):
         paper = self.config.mode == "paper"
         run = shresnet_patch.predict if paper else shresnet_tiles.predict
         return run(self, coefficients, mask, device=device, progress=progress)
-
-
-def crop(values: torch.Tensor, margin: int) -> torch.Tensor:
-    """Cut a margin off the last three axes."""
-    inner = slice(margin, -margin)
-    return values[..., inner, inner, inner]
 
 
 def _zero(layer: nn.Conv3d) -> None:

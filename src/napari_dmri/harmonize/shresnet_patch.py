@@ -1,11 +1,12 @@
 r"""SHResNet on single 3 x 3 x 3 patches: the same sums as its convolutions, in a faster order.
 
-Two re-orderings, both exact:
+Three re-orderings, none of which changes a result:
 
 - The last axis of a patch becomes channels. A 3 x 3 x 3 convolution of C channels that pads with
   zeros is then a 3 x 3 one of 3 C channels, with
-  :math:`W'_{(w', o), (w, i)} = W_{o, i, w - w' + 1}` and zero where the tap does not exist. The
-  short axis, on which kernels idle, is gone.
+  :math:`W'_{(w', o), (w, i)} = W_{o, i, w - w' + 1}` and zero where the tap does not exist.
+- Patches lie side by side along the axis that has become free, with a kernel of one voxel along
+  it: short axes leave a processor's vector units idle, a long one fills them.
 - All behind the last rectified linear units is linear and ends in one voxel, so it is one matrix,
   the adjoint of the convolutions applied to the final kernel:
 
@@ -14,10 +15,14 @@ Two re-orderings, both exact:
       T = \mathrm{post}^* \mathrm{final}, \quad
       \hat c = \langle T, y_{n-1} \rangle - \langle \mathrm{third}^* T, h_n \rangle
                - \langle \mathrm{final}, p \rangle + \mathrm{const}.
+
+Arrays are (N, 3 C, 3, 3, b): N groups of b patches, the channels (w, c) of a voxel row together in
+memory.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +34,8 @@ from torch.nn import functional
 from napari_dmri.device import choose_device, run_tiles
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_dmri.harmonize.shresnet import Block, SHResNet
     from napari_dmri.progress import Progress
 
@@ -37,19 +44,24 @@ __all__ = ["Folded", "fold", "predict", "run"]
 Array = NDArray[Any]
 Layer = tuple[torch.Tensor, torch.Tensor]
 
+CHUNK = 1024
+"""Patches that are computed together: their hidden layers stay in a processor's caches."""
+
+CHUNK_GPU = 32768
+
 
 @dataclass(frozen=True, eq=False)
 class Folded:
     """Hold a network's weights in the order in which `run` multiplies by them.
 
-    ``blocks`` has (first, second, third) with a layer for each branch in the latter two; the last
-    block's third is part of ``tail``. ``tail`` has the matrices for y, h and p, and the constant.
+    ``blocks`` has the first, second and third layer of each branch; the last block's third is
+    part of ``tail``, which has kernels for y, for each branch's h, and for p, and the constant.
     """
 
     channels: int
     pre: Layer
-    blocks: tuple[tuple[Layer, tuple[Layer, ...], tuple[Layer, ...]], ...]
-    tail: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+    blocks: tuple[tuple[tuple[Layer, ...], ...], ...]
+    tail: tuple[torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor]
 
 
 def fold(network: SHResNet) -> Folded:
@@ -57,64 +69,55 @@ def fold(network: SHResNet) -> Folded:
     parts = network.config.parts
     blocks: list[Block] = list(network.blocks)  # type: ignore[arg-type]
     folded = []
-    for n, block in enumerate(blocks):
-        first = tuple(
-            _layer(weight, bias)
-            for weight, bias in zip(*_chunks(block.first, len(parts)), strict=True)
-        )
-        wide = (torch.cat([w for w, _ in first]), torch.cat([b for _, b in first]))
-        second = tuple(
-            _layer(weight, bias)
-            for weight, bias in zip(*_chunks(block.second, len(parts)), strict=True)
-        )
-        third = (
-            ()
-            if n == len(blocks) - 1
-            else tuple(_layer(block.third.weight[part], _bias(block.third)[part]) for part in parts)
-        )
-        folded.append((wide, second, third))
-    return Folded(
-        network.config.channels,
-        _layer(network.pre.weight, _bias(network.pre)),
-        tuple(folded),
-        _tail(network, blocks[-1]),
-    )
+    for block in blocks:
+        third = [(block.third.weight[part], _bias(block.third)[part]) for part in parts]
+        layers = [
+            _branches(block.first, len(parts)),
+            _branches(block.second, len(parts)),
+            tuple(_layer(weight, bias) for weight, bias in third),
+        ]
+        folded.append(tuple(layers[: 2 if block is blocks[-1] else 3]))
+    pre = _layer(network.pre.weight, _bias(network.pre))
+    return Folded(network.config.channels, pre, tuple(folded), _tail(network, blocks[-1]))
 
 
 def run(folded: Folded, patches: torch.Tensor) -> torch.Tensor:
     """Return the centre voxels' coefficients (B, C) of patches (B, C, 3, 3, 3)."""
     count, channels = patches.shape[:2]
-    x = patches.permute(0, 4, 1, 2, 3).reshape(count, 3 * channels, 3, 3)
-    return run_rows(folded, x)
+    groups = next(n for n in (4, 2, 1) if count % n == 0)
+    rows = patches.reshape(groups, count // groups, channels, 3, 3, 3).permute(0, 3, 4, 1, 5, 2)
+    return run_rows(folded, rows.reshape(groups, 3, 3, count // groups, 3 * channels))
 
 
-def run_rows(folded: Folded, x: torch.Tensor) -> torch.Tensor:
-    """Do what `run` does on patches (B, 3 C, 3, 3) whose last axis has become channels."""
-    count, channels = len(x), folded.channels
-    p = _conv(x, folded.pre)
+def run_rows(folded: Folded, rows: torch.Tensor) -> torch.Tensor:
+    """Do what `run` does on patches (N, 3, 3, b, 3 C); returns (N b, C)."""
+    p = _conv(rows.permute(0, 4, 1, 2, 3), folded.pre)
     y = p
-    h: list[torch.Tensor] = []
-    for first, second, third in folded.blocks:
-        wide = torch.relu_(_conv(y, first))
-        h = [
-            torch.relu_(_conv(branch, layer))
-            for branch, layer in zip(wide.chunk(len(second), 1), second, strict=True)
+    hidden: list[torch.Tensor] = []
+    for first, second, *third in folded.blocks:
+        hidden = [
+            torch.relu_(_conv(torch.relu_(_conv(y, one)), two))
+            for one, two in zip(first, second, strict=True)
         ]
         if third:
-            parts = [
-                _conv(branch, layer).reshape(count, 3, -1, 3, 3)
-                for branch, layer in zip(h, third, strict=True)
-            ]
-            y = y - torch.cat(parts, 2).reshape(count, 3 * channels, 3, 3)
+            parts = [_conv(h, layer) for h, layer in zip(hidden, third[0], strict=True)]
+            y = y - _join(parts)
     of_y, of_h, of_p, constant = folded.tail
-    out = torch.addmm(constant, y.reshape(count, -1), of_y)
-    for branch, matrix in zip(h, of_h, strict=True):
-        out = torch.addmm(out, branch.reshape(count, -1), matrix)
-    return torch.addmm(out, p.reshape(count, -1), of_p)
+    out = functional.conv3d(y, of_y, constant) + functional.conv3d(p, of_p)
+    for h, kernel in zip(hidden, of_h, strict=True):
+        out = out + functional.conv3d(h, kernel)
+    return out.permute(0, 2, 3, 4, 1).reshape(-1, folded.channels)
 
 
 def _conv(x: torch.Tensor, layer: Layer) -> torch.Tensor:
-    return functional.conv2d(x, *layer, padding=1)
+    return functional.conv3d(x, *layer, padding=(1, 1, 0))
+
+
+def _join(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Put the branches' coefficients (N, 3 K, 3, 3, b) of each voxel beside each other."""
+    shape = (*parts[0].shape[:1], *parts[0].shape[2:], 3, -1)
+    by_voxel = [part.permute(0, 2, 3, 4, 1).reshape(shape) for part in parts]
+    return torch.cat(by_voxel, -1).flatten(-2).permute(0, 4, 1, 2, 3)
 
 
 def _bias(layer: torch.nn.Conv3d) -> torch.Tensor:
@@ -122,38 +125,40 @@ def _bias(layer: torch.nn.Conv3d) -> torch.Tensor:
     return layer.bias
 
 
-def _chunks(layer: torch.nn.Conv3d, count: int) -> tuple[Any, Any]:
-    return layer.weight.chunk(count), _bias(layer).chunk(count)
+def _branches(layer: torch.nn.Conv3d, count: int) -> tuple[Layer, ...]:
+    chunks = zip(layer.weight.chunk(count), _bias(layer).chunk(count), strict=True)
+    return tuple(_layer(weight, bias) for weight, bias in chunks)
 
 
 def _layer(weight: torch.Tensor, bias: torch.Tensor) -> Layer:
-    """Make the last axis of a kernel (O, I, 3, 3, 3) channels: (3 O, 3 I, 3, 3)."""
+    """Make the last axis of a kernel (O, I, 3, 3, 3) channels: (3 O, 3 I, 3, 3, 1)."""
     outputs, inputs = weight.shape[:2]
     padded = functional.pad(weight, (1, 1))
     rows = torch.stack([padded[..., 2 - k : 5 - k] for k in range(3)])
-    folded = rows.permute(0, 1, 5, 2, 3, 4).reshape(3 * outputs, 3 * inputs, 3, 3)
-    return folded, bias.repeat(3)
+    kernel = rows.permute(0, 1, 3, 4, 5, 2).reshape(3 * outputs, 3, 3, 1, 3 * inputs)
+    return kernel.permute(0, 4, 1, 2, 3), bias.repeat(3)
 
 
 def _tail(
     network: SHResNet, last: Block
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return what is linear behind the last rectified units, as matrices (405, C) and so on."""
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor]:
+    """Return the kernels of what is linear behind the last rectified units, and its constant."""
     adjoint = functional.conv_transpose3d
     final, post = network.final, network.post
     of_y = adjoint(final.weight, post.weight, padding=1)
-    sums = final.weight.sum((2, 3, 4)) @ _bias(post) + _bias(final)
+    constant = final.weight.sum((2, 3, 4)) @ _bias(post) + _bias(final)
     of_h = []
     for part in network.config.parts:
         weight, bias = last.third.weight[part], _bias(last.third)[part]
-        of_h.append(-_rows(adjoint(of_y[:, part], weight, padding=1)))
-        sums = sums - of_y[:, part].sum((2, 3, 4)) @ bias
-    return _rows(of_y), torch.stack(of_h), -_rows(final.weight), sums
+        of_h.append(-_whole(adjoint(of_y[:, part], weight, padding=1)))
+        constant = constant - of_y[:, part].sum((2, 3, 4)) @ bias
+    return _whole(of_y), tuple(of_h), -_whole(final.weight), constant
 
 
-def _rows(weight: torch.Tensor) -> torch.Tensor:
-    """Turn a kernel over a patch (O, I, 3, 3, 3) into the matrix that folded patches take."""
-    return weight.permute(4, 1, 2, 3, 0).reshape(-1, weight.shape[0])
+def _whole(weight: torch.Tensor) -> torch.Tensor:
+    """Make the last axis of a kernel that covers the patch channels: (O, 3 I, 3, 3, 1)."""
+    kernel = weight.permute(0, 2, 3, 4, 1).reshape(len(weight), 3, 3, 1, -1)
+    return kernel.permute(0, 4, 1, 2, 3)
 
 
 def predict(
@@ -168,33 +173,31 @@ def predict(
     from napari_dmri.harmonize.networks import replicate_outside
 
     where = choose_device(device)
-    folded = _on(network, where.torch())
+    with torch.no_grad():
+        folded = fold(copy.deepcopy(network).to(where.torch()))
     channels = network.config.channels
     padded = np.pad(replicate_outside(coefficients, mask, 1), ((1, 1),) * 3 + ((0, 0),), "edge")
-    shape = padded.shape[:3]
+    _, ny, nz = padded.shape[:3]
     voxels = torch.from_numpy(padded.reshape(-1, channels)).to(where.torch())
-    # Rows of three neighbours along the last axis lie together: a view that overlaps itself.
+    # Three neighbours along the last axis lie together: a view whose rows overlap.
     rows = voxels.as_strided((len(voxels) - 2, 3 * channels), (channels, 1))
-    offsets = torch.tensor([(i * shape[1] + j) * shape[2] for i in range(3) for j in range(3)])
-    x, y, z = np.nonzero(mask)
-    corners = torch.from_numpy((x * shape[1] + y) * shape[2] + z)
+    steps = torch.tensor([[[i * ny + j] for j in range(3)] for i in range(3)]) * nz
     out = np.array(coefficients, np.float32, order="C")
     flat = out.reshape(-1, channels)
     inside = np.flatnonzero(mask)
+    x, y, z = np.unravel_index(inside, mask.shape)
+    corners = torch.from_numpy((x * ny + y) * nz + z)
 
     def work(part: slice) -> None:
-        chosen = (corners[part, None] + offsets).reshape(-1).to(where.torch())
-        patches = rows[chosen].reshape(-1, 3, 3, 3 * channels).permute(0, 3, 1, 2)
+        chosen = corners[part]
+        groups = next(n for n in (4, 2, 1) if len(chosen) % n == 0)
+        index = (steps + chosen.reshape(groups, 1, 1, -1)).to(where.torch())
+        patches = rows[index.reshape(-1)].reshape(*index.shape, 3 * channels)
         flat[inside[part]] = run_rows(folded, patches).cpu().numpy()
 
-    each = 4 * 27 * (5 * channels + 2 * network.config.hidden * len(network.config.parts))
+    # Rows, p, y, the joined branches, and two hidden layers of each branch.
+    each = 4 * 27 * (4 * channels + 2 * network.config.hidden * len(network.config.parts))
+    most = CHUNK if where.name == "cpu" else CHUNK_GPU
     with torch.inference_mode():
-        run_tiles(work, len(inside), each, where.name, progress, "patches", most=2048)
+        run_tiles(work, len(inside), each, where.name, progress, "patches", most=most)
     return out
-
-
-def _on(network: SHResNet, device: torch.device) -> Folded:
-    import copy
-
-    with torch.no_grad():
-        return fold(copy.deepcopy(network).to(device))
