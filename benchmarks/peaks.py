@@ -64,9 +64,8 @@ def main() -> None:
                     (theirs.directions[..., 0, :] * found.directions[..., 0, :]).sum(-1)
                 )
                 angle = np.rad2deg(np.arccos(cosine.clip(0, 1)))
-                print(
-                    f"share of first peaks within 0.1 degrees of sh2peaks: {(angle < 0.1).mean():.4f}"
-                )
+                share = (angle < 0.1).mean()
+                print(f"share of first peaks within 0.1 degrees of sh2peaks: {share:.4f}")
             odf = evaluate_sh(fod, half.vertices).reshape(count, -1)[:SUBSET].astype(float)
 
             def grid(odf: np.ndarray = odf) -> None:
