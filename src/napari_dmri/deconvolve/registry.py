@@ -227,7 +227,7 @@ METHODS: dict[str, Method] = {
                 NOISE,
             ),
             shell="highest",
-            pace=15_000,
+            pace=10_000,
             pace_order=12,
         ),
         Method(
@@ -239,7 +239,7 @@ METHODS: dict[str, Method] = {
             tissues=TISSUES,
             settings=(fod_order(8), REGULARISER, NOISE),
             maps=("residual", "gm", "csf"),
-            pace=12_000,
+            pace=10_000,
             pace_order=8,
         ),
         Method(
@@ -252,7 +252,7 @@ METHODS: dict[str, Method] = {
             fixed={"total_variation": False},
             shell="all",
             maps=("residual", "noise", "gm", "csf"),
-            pace=500,
+            pace=400,
         ),
         Method(
             name="rumba-tv",

@@ -48,6 +48,7 @@ class CompareMethods(Section):
         self.viewer, self.dock = viewer, dock
         self.compared: Comparison | None = None
         self.panels: list[list[Any]] = []
+        self._names: dict[Any, tuple[str, str]] = {}
         layout = self.layout_ = CompareLayout(viewer)
         layout.left.connect(self._left)
         self.destroyed.connect(lambda *_: layout.left.disconnect())
@@ -93,7 +94,7 @@ class CompareMethods(Section):
 
     def let_go(self) -> None:
         """Leave the side-by-side view."""
-        self.layout_.leave(keep=self._layers())
+        self.layout_.leave()
 
     @property
     def chosen(self) -> tuple[str, ...]:
@@ -137,13 +138,21 @@ class CompareMethods(Section):
         """Show the table, and the methods' glyphs side by side."""
         again = self.layout_.active
         if again:
-            self.layout_.leave(keep=self._layers())
+            self.layout_.leave()
         self.compared = compared
         self.table.show_table(compared.table)
         self.table.setToolTip("\n".join(compared.table.notes))
         self.table.show()
         self.row_.show()
         self.panels = _panels(compared)
+        self._names = {
+            panel[0]: (run.label, f"{run.result.fod.name} | AFD")
+            for panel, run in zip(self.panels, compared.runs, strict=True)
+        }
+        for layer in (layer for panel in self.panels for layer in panel):
+            layer.visible = False
+            self.viewer.add_layer(layer)
+        self.side.setEnabled(True)
         # The window has to draw between leaving one grid and entering the next.
         QTimer.singleShot(150 if again else 0, self._side_by_side)
 
@@ -151,30 +160,28 @@ class CompareMethods(Section):
         if wanted:
             self._side_by_side()
         else:
-            self.layout_.leave(keep=self._layers())
+            self.layout_.leave()
 
     def _side_by_side(self) -> None:
+        if not self.panels or (self.viewer.canvas.grid.enabled and not self.layout_.active):
+            self.side.setChecked(False)
+            self.line.say("Leave the other comparison, or switch the grid off, first.", "note")
+            return
         self.side.setChecked(True)
         mask = self.compared.scan.mask if self.compared is not None else None
         maps = [panel[0] for panel in self.panels]
         box = None if mask is None else box_of(mask, maps[0].scale, maps[0].translate)
         # Narrow panels have room for the method's name only.
-        for layer, run in zip(maps, self.compared.runs if self.compared else (), strict=False):
-            layer.name = run.label
+        for layer in maps:
+            layer.name = self._names[layer][0]
         self.layout_.enter(self.panels, linked=(maps,), crosshair=False, box=box)
-
-    def _layers(self) -> list[Any]:
-        return [layer for panel in self.panels for layer in panel]
 
     def _left(self, notice: str) -> None:
         self.side.setChecked(False)
-        runs = self.compared.runs if self.compared is not None else ()
-        for panel, run in zip(self.panels, runs, strict=False):
-            panel[0].name = f"{run.result.fod.name} | AFD"
-        gone = [p for p in self.panels if any(x not in self.viewer.layers for x in p)]
-        if gone:
-            self.panels = []
-        self.side.setEnabled(not gone)
+        for panel in self.panels:
+            panel[0].name = self._names[panel[0]][1]
+        self.panels = [p for p in self.panels if all(x in self.viewer.layers for x in p)]
+        self.side.setEnabled(len(self.panels) > 1)
         if notice:
             self.line.say(notice, "note")
 
