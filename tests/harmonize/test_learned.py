@@ -75,7 +75,7 @@ def test_a_known_scaling_is_learned_and_said_on_the_card(golkov):
     assert card["simulated"] and card["purpose"] == "simulated, demo only"
     assert (card["source_site"], card["target_site"]) == ("a", "b")
     assert card["samples"]["training"]["subjects"] == 2
-    assert card["samples"]["training"]["grey matter"] > 100
+    assert card["samples"]["both"]["grey matter"] > 100
     assert len(card["curves"]) == 1 + 8 and card["curves"] == golkov.curves
     json.dumps(card)
     pair = subject_pair(9)
@@ -350,8 +350,9 @@ def test_tissue_is_estimated_where_it_is_not_given():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DmriWarning)
         model = GolkovHarmonizer(stages=[Stage("adam", 1e-3, 2048, 1)]).fit([pair])
-    counts = model.card["samples"]["training"]
-    assert counts["white matter"] + counts["grey matter"] > 500
+    samples = model.card["samples"]
+    total = samples["training"]["voxels"] + samples["validation"]["voxels"]
+    assert sum(samples["both"].values()) == total > 500
     assert isinstance(pair.source, Scan) and torch.is_grad_enabled()
 
 

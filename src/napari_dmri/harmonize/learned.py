@@ -258,7 +258,7 @@ class LearnedHarmonizer:
         device: str = "auto",
         progress: Progress | None = None,
     ) -> Harmonization:
-        """Harmonize a scan and show how: the scale of each order, how novel each voxel is, notes.
+        """Harmonize a scan and show how: the scale of each order as maps, and notes.
 
         Parameters
         ----------
@@ -298,7 +298,6 @@ class LearnedHarmonizer:
         tensors = {
             f"network/{name}": value for name, value in networks.to_tensors(trained.network).items()
         }
-        tensors |= {f"novelty/{name}": value for name, value in trained.novelty.items()}
         return save_checkpoint(path, tensors, self.card, overwrite)
 
     @classmethod
@@ -329,7 +328,7 @@ class LearnedHarmonizer:
             raise InputError(
                 f"The model lacks {error} and is not a whole {cls.LABEL} model; train it anew."
             ) from error
-        model._trained = Trained(network, _under(tensors, "novelty/"), card)
+        model._trained = Trained(network, card)
         return model
 
 

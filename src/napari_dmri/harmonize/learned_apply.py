@@ -28,6 +28,9 @@ __all__ = ["harmonize_scan"]
 
 Array = NDArray[Any]
 
+NO_ENERGY = 1e-12
+"""Energy of an order below which it has no direction: a projection leaves it out."""
+
 
 def harmonize_scan(
     model: LearnedHarmonizer,
@@ -57,8 +60,7 @@ def harmonize_scan(
         progress=part(report, 0.4, 0.8, f"{model.LABEL}: "),
     )
     final, said = _final(source, predicted, projected, model.cap)
-    maps, novel = _maps(trained, source, final, bvalue)
-    notes += [*said, *novel]
+    notes += said
     harmonized, clipped = rebuild(
         scan,
         {bvalue: final},
@@ -89,7 +91,7 @@ def harmonize_scan(
         metadata={**scan.metadata, "provenance": record, "harmonized_to": card["target_site"]},
     )
     report(1.0, "harmonized")
-    return Harmonization(named, maps, tuple(notes))
+    return Harmonization(named, _maps(source, final, bvalue), tuple(notes))
 
 
 def _source(
@@ -112,26 +114,23 @@ def _final(
     from napari_dmri.signal.rish import rish
 
     before, after = rish(source), rish(predicted)
-    ratio = np.divide(after, before, out=np.zeros_like(before), where=before > 1e-12)
+    ratio = np.divide(after, before, out=np.zeros_like(before), where=before > NO_ENERGY)
     scales = np.sqrt(ratio)
-    over = (scales > cap).any(-1)
-    return scale_coefficients(source, np.minimum(scales, cap)), [
-        f"{int(over.sum())} voxels are at the projection's cap of {cap:g}."
-    ] * bool(over.any())
+    over = int((scales > cap).any(-1).sum())
+    said = [f"{over} voxels are at the projection's cap of {cap:g}."] if over else []
+    return scale_coefficients(source, np.minimum(scales, cap)), said
 
 
-def _maps(
-    trained: Trained, source: ShImage, final: ShImage, bvalue: float
-) -> tuple[dict[str, ScalarImage], list[str]]:
-    """Return the scale of each order, the root of its energies' ratio, and how novel voxels are."""
+def _maps(source: ShImage, final: ShImage, bvalue: float) -> dict[str, ScalarImage]:
+    """Return the scale of each order, the root of its energies' ratio."""
     from napari_dmri.signal.rish import rish
 
     before, after = rish(source), rish(final)
     inside = np.ones(before.shape[:3], bool) if source.mask is None else source.mask
-    known = inside[..., None] & (before > 1e-12)
+    known = inside[..., None] & (before > NO_ENERGY)
     ratio = np.divide(after, before, out=np.ones_like(before), where=known)
     maps = {}
     for k in range(ratio.shape[3]):
         name = f"scale l={2 * k} b={bvalue:g}"
         maps[name] = ScalarImage(np.sqrt(ratio[..., k]), source.affine, name, "ratio")
-    return maps, []
+    return maps

@@ -45,7 +45,7 @@ def make_card(
     recipe, network
         How samples were made; the network's settings.
     samples
-        Voxels by use (``"training"``, ``"validation"``) and tissue.
+        Subjects and voxels by use (``"training"``, ``"validation"``), voxels by tissue of both.
     fit, device
         How training went, and where.
     notes

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
-    from numpy.typing import NDArray
 
     from napari_dmri.harmonize.learned import LearnedHarmonizer
     from napari_dmri.training.parts import Batches, Event, Switch
@@ -34,10 +33,9 @@ ENOUGH = 3
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """Hold what training gives: the network, RISH statistics of its inputs, the card."""
+    """Hold what training gives: the network and its card."""
 
     network: torch.nn.Module
-    novelty: dict[str, NDArray[Any]]
     card: dict[str, Any]
 
 
@@ -90,16 +88,14 @@ def train_network(
         samples = {
             "training": {"subjects": len(used), "voxels": training.samples},
             "validation": {"subjects": len(kept), "voxels": testing.samples},
+            "both": {n: sum(one.tissues[n] for one in added) for n in TISSUES.values()},
         }
-        for name in TISSUES.values():
-            total = sum(one.tissues[name] for one in added)
-            samples["training"][name] = sum(one.tissues[name] for one in added[len(kept) :])
-            samples["validation"][name] = total - samples["training"][name]
         settings = {
             "method": model.NAME,
             "parameters": model.parameters,
             "recipe": asdict(recipe),
             "scans": [f.sha256 for f in facts],
+            "samples": samples,
         }
         fit = train(
             network,
@@ -115,7 +111,6 @@ def train_network(
             switch=switch,
             progress=part(report, 0.15, 1.0),
         )
-        novelty = _novelty(training)
     from napari_dmri.device import choose_device
 
     card = make_card(
@@ -129,7 +124,7 @@ def train_network(
         choose_device(device).name,
         notes,
     )
-    return Trained(network, novelty, card)
+    return Trained(network, card)
 
 
 def _divide(
@@ -198,8 +193,3 @@ def _sampler(
     if networks.mode(network) == "tiled":
         return Tiles(store, model.tile, networks.halo(network), where)
     return Patches(store, networks.patch_size(network), where)
-
-
-def _novelty(store: Store) -> dict[str, Any]:
-    """Return the statistics of the inputs' energies, for the map of how novel a voxel is."""
-    return {}
