@@ -93,6 +93,15 @@ def test_a_known_scaling_is_learned_and_said_on_the_card(golkov):
     assert record["method"] == "golkov" and record["parameters"]["projection"] is False
     assert record["simulated"] and result.scan.metadata["harmonized_to"] == "b"
     assert "by the voxel-wise network of Golkov from a to b" in methods_text([record])
+    projected = golkov.apply_detailed(pair.source, projection=True)
+    name = "scale l=2 b=1200"
+    assert np.allclose(projected.maps[name].data, result.maps[name].data, rtol=1e-4)
+    a, b = (fit_sh(s, 4, 0.0, mask=inside).coefficients for s in (pair.source, projected.scan))
+    cosine = (a[..., 1:6] * b[..., 1:6]).sum(-1)[inside]
+    cosine /= (
+        np.linalg.norm(a[..., 1:6], axis=-1)[inside] * np.linalg.norm(b[..., 1:6], axis=-1)[inside]
+    )
+    assert np.percentile(cosine, 5) > 0.999
     b0 = np.flatnonzero(pair.source.gradients.b0_mask)
     assert np.array_equal(result.scan.volumes(b0), pair.source.volumes(b0))
 

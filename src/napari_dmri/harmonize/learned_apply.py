@@ -13,7 +13,7 @@ from napari_dmri.errors import DmriWarning
 from napari_dmri.harmonize import features, networks
 from napari_dmri.harmonize.base import Harmonization, trained_subject
 from napari_dmri.harmonize.cards import refuse_errors
-from napari_dmri.harmonize.reconstruct import rebuild, scale_coefficients
+from napari_dmri.harmonize.reconstruct import rebuild
 from napari_dmri.images import ScalarImage
 from napari_dmri.progress import Progress, part, silent
 from napari_dmri.provenance import provenance
@@ -29,7 +29,7 @@ __all__ = ["harmonize_scan"]
 Array = NDArray[Any]
 
 NO_ENERGY = 1e-12
-"""Energy of an order below which it has no direction: a projection leaves it out."""
+"""Energy of an order below which its scale is not told."""
 
 
 def harmonize_scan(
@@ -111,14 +111,18 @@ def _final(
     """Return the coefficients to rebuild from, projected if asked for, and what was guarded."""
     if not projected:
         return source.with_coefficients(predicted), []
-    from napari_dmri.signal.rish import rish
+    from napari_dmri.signal.rish import project_rish
 
-    before, after = rish(source), rish(predicted)
-    ratio = np.divide(after, before, out=np.zeros_like(before), where=before > NO_ENERGY)
-    scales = np.sqrt(ratio)
-    over = int((scales > cap).any(-1).sum())
-    said = [f"{over} voxels are at the projection's cap of {cap:g}."] if over else []
-    return scale_coefficients(source, np.minimum(scales, cap)), said
+    coefficients, counts = project_rish(predicted, source, cap)
+    said = []
+    for what, words in (
+        ("capped", f"at the projection's cap of {cap:g}"),
+        ("guarded", "without energy of their own, so that the projection has no direction to keep"),
+    ):
+        found = [f"{n} at l={2 * k}" for k, n in enumerate(counts[what]) if n]
+        if found:
+            said.append(f"Voxels {words}: {', '.join(found)}.")
+    return source.with_coefficients(coefficients), said
 
 
 def _maps(source: ShImage, final: ShImage, bvalue: float) -> dict[str, ScalarImage]:
