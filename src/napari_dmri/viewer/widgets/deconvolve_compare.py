@@ -49,6 +49,7 @@ class CompareMethods(Section):
         self.compared: Comparison | None = None
         self.panels: list[list[Any]] = []
         self._names: dict[Any, tuple[str, str]] = {}
+        self._at_work: Any = None
         layout = self.layout_ = CompareLayout(viewer)
         layout.left.connect(self._left)
         self.destroyed.connect(lambda *_: layout.left.disconnect())
@@ -123,6 +124,7 @@ class CompareMethods(Section):
             words = "Open a scan first." if scan is None else "A run is at work; cancel it first."
             self.run_bar.message.say(words, "error")
             return None
+        self._at_work = self.dock.scans.layer
         name = self.dock.result_name.text().strip() or scan.name
         methods = {name_: self.dock.settings_of(name_) for name_ in self.chosen}
         return Job(
@@ -140,6 +142,8 @@ class CompareMethods(Section):
         if again:
             self.layout_.leave()
         self.compared = compared
+        if self.dock.scans.layer is self._at_work:
+            self.dock.response.take(compared.responses)
         self.table.show_table(compared.table)
         self.table.setToolTip("\n".join(compared.table.notes))
         self.table.show()
