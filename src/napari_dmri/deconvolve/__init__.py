@@ -5,37 +5,22 @@ Methods are listed in `METHODS`; `deconvolve` runs any of them by its name.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from napari_dmri.lazy import exports
-
-if TYPE_CHECKING:
-    from napari_dmri.deconvolve.base import Deconvolution, ResponseSet
-    from napari_dmri.deconvolve.csd import csd
-    from napari_dmri.deconvolve.msmt import msmt_csd
-    from napari_dmri.deconvolve.peaks import find_peaks
-    from napari_dmri.deconvolve.registry import METHODS, Method, deconvolve
-    from napari_dmri.deconvolve.response import estimate_response
-    from napari_dmri.deconvolve.rumba import rumba
-
-_HOMES = {
-    "METHODS": "registry",
-    "Deconvolution": "base",
-    "Method": "registry",
-    "ResponseSet": "base",
-    "csd": "csd",
-    "deconvolve": "registry",
-    "estimate_response": "response",
-    "find_peaks": "peaks",
-    "msmt_csd": "msmt",
-    "rumba": "rumba",
-}
+# Not looked up lazily: ``csd`` and ``rumba`` are functions here and modules beneath, and whichever
+# is set last has the name.
+from napari_dmri.deconvolve.base import Deconvolution, ResponseSet
+from napari_dmri.deconvolve.csd import csd
+from napari_dmri.deconvolve.msmt import msmt_csd
+from napari_dmri.deconvolve.peaks import find_peaks
+from napari_dmri.deconvolve.registry import METHODS, Method, deconvolve
+from napari_dmri.deconvolve.response import average_responses, estimate_response
+from napari_dmri.deconvolve.rumba import rumba
 
 __all__ = [
     "METHODS",
     "Deconvolution",
     "Method",
     "ResponseSet",
+    "average_responses",
     "csd",
     "deconvolve",
     "estimate_response",
@@ -43,5 +28,3 @@ __all__ = [
     "msmt_csd",
     "rumba",
 ]
-
-__getattr__, __dir__ = exports(__name__, _HOMES)
