@@ -100,6 +100,12 @@ def test_tiles_cover_every_sample_once_with_the_values_around(filled):
     assert torch.equal(late.tensors[0], list(tiles.batches(1, (2, 0, 3)))[2].tensors[0])
 
 
+def test_volumes_are_read_as_they_were_added(filled):
+    store, parts = filled
+    for n, (values, *_) in enumerate(parts):
+        assert np.array_equal(store.volume(n), values)
+
+
 def test_a_halo_beyond_the_image_repeats_its_border(filled):
     store, parts = filled
     tiles = Tiles(store, edge=40, halo=3)

@@ -137,6 +137,16 @@ class Store:
         """Return the coefficients of all voxels of all subjects (R, C), mapped."""
         return self._mapped("input", (self.rows, self.coefficients))
 
+    def volume(self, subject: int) -> NDArray[np.float32]:
+        """Return a subject's coefficients (X, Y, Z, C), mapped."""
+        held = self.subjects[subject]
+        count = int(np.prod(held.grid))
+        shape = (*held.grid, self.coefficients)
+        offset = 4 * held.first_row * self.coefficients
+        if not count:
+            return np.zeros(shape, np.float32)
+        return np.memmap(self.folder / "input.f32", np.float32, "r", offset, shape)
+
     def targets(self) -> torch.Tensor:
         """Return the measured signals of all samples (N, V), mapped."""
         return self._mapped("target", (self.samples, self.directions))
