@@ -93,6 +93,9 @@ def test_a_known_scaling_is_learned_and_said_on_the_card(golkov):
     assert record["method"] == "golkov" and record["parameters"]["projection"] is False
     assert record["simulated"] and result.scan.metadata["harmonized_to"] == "b"
     assert "by the voxel-wise network of Golkov from a to b" in methods_text([record])
+    novelty = result.maps["novelty"].data
+    assert (novelty[inside] > 0).all() and not novelty[~inside].any()
+    assert (novelty[inside] > 1).mean() < 0.1
     projected = golkov.apply_detailed(pair.source, projection=True)
     name = "scale l=2 b=1200"
     assert np.allclose(projected.maps[name].data, result.maps[name].data, rtol=1e-4)
@@ -150,6 +153,11 @@ def test_scans_that_the_card_does_not_fit_are_refused(golkov):
     assert any("says nothing about others" in note for note in result.notes)
     levels = {c.level for c in golkov.check(source)}
     assert levels == {"ok"}
+    rng = np.random.default_rng(0)
+    foreign = np.array(source.data)
+    foreign[..., 2:] *= rng.uniform(0.1, 1, foreign[..., 2:].shape)
+    with pytest.raises(InputError, match="the scan is of another kind"):
+        golkov.apply(replace(source, data=foreign))
     with pytest.raises(InputError, match="not trained"):
         _ = GolkovHarmonizer().card
 
@@ -214,14 +222,14 @@ def test_a_network_overfits_a_tiny_set_down_to_what_order_4_cannot_say(tmp_path,
     floor = float((left**2).mean())
     with Store(15, 30, tmp_path / "store") as store:
         store.add("a", coefficients, chosen, targets, design)
-        for name, settings in (
-            ("shresnet", {"blocks": 1, "hidden": 6}),
-            ("golkov", {"dropout": 0.0, "residual": True}),
+        for name, settings, plan in (
+            ("shresnet", {"blocks": 1, "hidden": 6}, (100, 60, 40)),
+            ("golkov", {"dropout": 0.0, "residual": True}, (300, 200, 200)),
         ):
             network = networks.build(name, 4, **settings)
             samples = Patches(store, networks.patch_size(network))
-            plan = ((3e-3, 100), (1e-3, 60), (3e-4, 40))
-            stages = [Stage("adam", lr, 8, epochs) for lr, epochs in plan]
+            rates = (3e-3, 1e-3, 3e-4)
+            stages = [Stage("adam", lr, 8, n) for lr, n in zip(rates, plan, strict=True)]
             fit = train(network, signal_loss, samples, None, stages, device="cpu")
             start = fit.curves[0]["train"]
             if noise:

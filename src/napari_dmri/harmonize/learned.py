@@ -258,7 +258,7 @@ class LearnedHarmonizer:
         device: str = "auto",
         progress: Progress | None = None,
     ) -> Harmonization:
-        """Harmonize a scan and show how: the scale of each order as maps, and notes.
+        """Harmonize a scan and show how: the scale of each order, how novel voxels are, notes.
 
         Parameters
         ----------
@@ -272,7 +272,7 @@ class LearnedHarmonizer:
         Raises
         ------
         InputError
-            If the card does not fit the scan.
+            If the card does not fit the scan, or most of the scan is unlike all training scans.
 
         Warns
         -----
@@ -298,6 +298,7 @@ class LearnedHarmonizer:
         tensors = {
             f"network/{name}": value for name, value in networks.to_tensors(trained.network).items()
         }
+        tensors |= {f"novelty/{name}": value for name, value in trained.novelty.tensors().items()}
         return save_checkpoint(path, tensors, self.card, overwrite)
 
     @classmethod
@@ -310,6 +311,7 @@ class LearnedHarmonizer:
             If a tensor or an entry of the card is missing or of another shape.
         """
         from napari_dmri.harmonize.learned_fit import Trained
+        from napari_dmri.harmonize.novelty import Novelty
 
         try:
             given = dict(card["parameters"])
@@ -328,7 +330,8 @@ class LearnedHarmonizer:
             raise InputError(
                 f"The model lacks {error} and is not a whole {cls.LABEL} model; train it anew."
             ) from error
-        model._trained = Trained(network, card)
+        novelty = Novelty.from_tensors(_under(tensors, "novelty/"))
+        model._trained = Trained(network, novelty, card)
         return model
 
 

@@ -13,6 +13,7 @@ from napari_dmri.errors import DmriWarning
 from napari_dmri.harmonize import features, networks
 from napari_dmri.harmonize.base import Harmonization, trained_subject
 from napari_dmri.harmonize.cards import refuse_errors
+from napari_dmri.harmonize.novelty import judge, novelty_map
 from napari_dmri.harmonize.reconstruct import rebuild
 from napari_dmri.images import ScalarImage
 from napari_dmri.progress import Progress, part, silent
@@ -52,6 +53,10 @@ def harmonize_scan(
         notes.append(f"{scan.name} had no mask; one was made ({int(scan.mask.sum())} voxels).")
     bvalue = float(card["shell"])
     source = _source(model, card, scan, device, part(report, 0.1, 0.4))
+    unlike = _novelty(trained, source)
+    judged = judge(trained.novelty, unlike.data, _inside(source))
+    refuse_errors(judged, f"The {model.LABEL} model")
+    notes += [c.sentence for c in judged if c.level == "warning"]
     predicted = networks.predict(
         trained.network,
         source.coefficients,
@@ -91,7 +96,8 @@ def harmonize_scan(
         metadata={**scan.metadata, "provenance": record, "harmonized_to": card["target_site"]},
     )
     report(1.0, "harmonized")
-    return Harmonization(named, _maps(source, final, bvalue), tuple(notes))
+    maps = {**_maps(source, final, bvalue), unlike.name: unlike}
+    return Harmonization(named, maps, tuple(notes))
 
 
 def _source(
@@ -130,11 +136,20 @@ def _maps(source: ShImage, final: ShImage, bvalue: float) -> dict[str, ScalarIma
     from napari_dmri.signal.rish import rish
 
     before, after = rish(source), rish(final)
-    inside = np.ones(before.shape[:3], bool) if source.mask is None else source.mask
-    known = inside[..., None] & (before > NO_ENERGY)
+    known = _inside(source)[..., None] & (before > NO_ENERGY)
     ratio = np.divide(after, before, out=np.ones_like(before), where=known)
     maps = {}
     for k in range(ratio.shape[3]):
         name = f"scale l={2 * k} b={bvalue:g}"
         maps[name] = ScalarImage(np.sqrt(ratio[..., k]), source.affine, name, "ratio")
     return maps
+
+
+def _novelty(trained: Trained, source: ShImage) -> ScalarImage:
+    """Return how unlike the training voxels each voxel is; above 1 none of them was."""
+    values = novelty_map(trained.novelty, source.coefficients, _inside(source))
+    return ScalarImage(values, source.affine, "novelty", "")
+
+
+def _inside(source: ShImage) -> NDArray[np.bool_]:
+    return np.ones(source.shape[:3], bool) if source.mask is None else source.mask

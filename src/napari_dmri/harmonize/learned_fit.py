@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.harmonize import networks
 from napari_dmri.harmonize.learned_card import make_card
+from napari_dmri.harmonize.novelty import Novelty, fit_novelty
 from napari_dmri.harmonize.plans import plan_orders, scan_of, subjects_of
 from napari_dmri.harmonize.training_pairs import TISSUES, Added, Recipe, add_pair
 from napari_dmri.progress import Progress, part, silent
@@ -33,9 +34,10 @@ ENOUGH = 3
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """Hold what training gives: the network and its card."""
+    """Hold what training gives: the network, what its training voxels look like, the card."""
 
     network: torch.nn.Module
+    novelty: Novelty
     card: dict[str, Any]
 
 
@@ -109,7 +111,12 @@ def train_network(
             settings=settings,
             on_event=on_event,
             switch=switch,
-            progress=part(report, 0.15, 1.0),
+            progress=part(report, 0.15, 0.97),
+        )
+        novelty = fit_novelty(
+            ((training.volume(n), one.mask) for n, one in enumerate(added[len(kept) :])),
+            seed=model.seed,
+            progress=part(report, 0.97, 1.0),
         )
     from napari_dmri.device import choose_device
 
@@ -124,7 +131,7 @@ def train_network(
         choose_device(device).name,
         notes,
     )
-    return Trained(network, card)
+    return Trained(network, novelty, card)
 
 
 def _divide(

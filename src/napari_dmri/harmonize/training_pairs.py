@@ -66,9 +66,10 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Added:
-    """What became of a pair: facts of both scans, samples by tissue, notes in words."""
+    """What became of a pair: facts of both scans, fitted voxels, samples by tissue, notes."""
 
     facts: tuple[Facts, Facts]
+    mask: NDArray[np.bool_]
     tissues: dict[str, int]
     notes: tuple[str, ...]
 
@@ -145,7 +146,7 @@ def add_pair(
             "masks, the tissue labels, and that both are of one person."
         )
     _add(store, held, subject, image, where, signal, reference, recipe.order)
-    return Added(facts, tissues, tuple(notes))
+    return Added(facts, fitted, tissues, tuple(notes))
 
 
 def moved_source(source: Scan, target: Scan, motion: Array) -> Scan:
