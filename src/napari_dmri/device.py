@@ -126,6 +126,7 @@ def run_tiles(
     progress: Progress | None = None,
     text: str = "tile",
     most: int | None = None,
+    tile_bytes: int | None = None,
 ) -> None:
     """Do work on consecutive slices of ``count`` items, sized from the free memory.
 
@@ -143,6 +144,9 @@ def run_tiles(
         Where it runs; who is told between tiles (and may raise `Cancelled`); what it is called.
     most
         Items of a tile at most, however much memory is free.
+    tile_bytes
+        Working memory of a tile at most on a CPU; None for `TILE_BYTES`. More where tiles overlap
+        and each cut costs work.
 
     Raises
     ------
@@ -150,7 +154,7 @@ def run_tiles(
         If one item at a time does not fit.
     """
     report = progress or silent
-    budget = min(TILE_BYTES, free_memory(device) // 4)
+    budget = min(tile_bytes or TILE_BYTES, free_memory(device) // 4)
     if device.startswith("cuda"):
         budget = free_memory(device) // 2
     size = max(1, min(count, budget // max(bytes_each, 1), most or count))

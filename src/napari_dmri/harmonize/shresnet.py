@@ -160,8 +160,21 @@ class SHResNet(nn.Module):
         """
         from napari_dmri.harmonize import shresnet_patch, shresnet_tiles
 
-        if self.config.mode == "paper":
+        shape, edges = tuple(patches.shape), tuple(patches.shape[2:])
+        channels, paper = self.config.channels, self.config.mode == "paper"
+        if len(shape) != 5 or shape[1] != channels or (paper and edges != (3, 3, 3)):
+            wanted = "3, 3, 3" if paper else "x, y, z"
+            raise InputError(
+                f"The patches have shape {shape}; in {self.config.mode} mode this network of SH "
+                f"order {self.config.order} expected (B, {channels}, {wanted})."
+            )
+        if paper:
             return shresnet_patch.run(shresnet_patch.fold(self), patches)
+        if min(edges) <= 2 * self.halo:
+            raise InputError(
+                f"Patches of {edges} voxels; this network needs more than twice its halo of "
+                f"{self.halo} along each axis."
+            )
         return shresnet_tiles.run(self, patches)
 
     def predict(

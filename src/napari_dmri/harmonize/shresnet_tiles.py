@@ -27,6 +27,9 @@ __all__ = ["crop", "predict", "run"]
 
 Array = NDArray[Any]
 
+TILE_BYTES = 768 * 2**20
+"""Working memory of a tile on a CPU: every cut computes the halo twice."""
+
 
 def run(
     network: SHResNet, patches: torch.Tensor, between: Callable[[], None] | None = None
@@ -116,7 +119,7 @@ def predict(
     # p, y, the joined branches and two hidden layers.
     plane = 4 * volume.shape[3] * volume.shape[4] * (3 * channels + 2 * network.config.hidden)
     with torch.inference_mode():
-        run_tiles(work, len(inside), plane, where.name, told, "tile")
+        run_tiles(work, len(inside), plane, where.name, told, "tile", tile_bytes=TILE_BYTES)
     return out
 
 
