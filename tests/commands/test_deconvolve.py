@@ -104,6 +104,7 @@ def test_csd_finds_the_fibre_and_says_which_volumes(scan, response, tmp_path):
     ).stdout
     assert "CSD: order" in shown and "30 volumes at b=2500" in shown
     assert "response from resp_wm.txt: wm order 8" in shown
+    assert "no mask was given" in shown
     assert abs(first_axis(out)[0]) > 0.98
     about = json.loads(sidecar_path(out).read_text())
     assert about["Provenance"]["method"] == "csd"
@@ -118,8 +119,9 @@ def test_a_shell_or_all_of_them(scan, response, tmp_path):
         about = json.loads(told.stdout)
         assert len(about["volumes"]) == volumes and about["order"] == 6
         assert about["files"] == [str(out), str(tmp_path / f"fod_{shell}.json")]
-    refused(scan, "--method", "csd", "--response", response, "--shell", "high", "-o",
-            tmp_path / "no.mif", words="give a b-value in s/mm², or all")  # fmt: skip
+    for word in ("high", "nan", "inf"):
+        refused(scan, "--method", "csd", "--response", response, "--shell", word, "-o",
+                tmp_path / "no.mif", words="give a b-value in s/mm², or all")  # fmt: skip
 
 
 def test_several_shells_take_msmt_with_all_tissues(scan, response, tmp_path):

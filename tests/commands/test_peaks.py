@@ -70,6 +70,8 @@ def test_refusals(tmp_path: Path, fod: ShImage) -> None:
 
     assert "ends with .txt" in refused("-o", tmp_path / "p.txt")
     assert "share of the voxel" in refused("-o", tmp_path / "p.nii", "--threshold", 3)
+    assert "files of one name" in refused("-o", tmp_path / "p.nii", "--afd", tmp_path / "p.nii.gz")
+    assert not (tmp_path / "p.nii").exists()
     assert "take the place" in refused("-o", tmp_path / "fod.nii.gz")
     run(tmp_path / "fod.mif", "-o", tmp_path / "p.nii", "--quiet")
     assert "exists already" in refused("-o", tmp_path / "p.nii")

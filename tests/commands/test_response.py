@@ -77,6 +77,8 @@ def test_what_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> No
         (["-o", str(out)], "r_gm.txt exists already"),
         (["-o", str(tmp_path / "gm.txt")], "named as the gm response"),
         (["-o", str(tmp_path / "w.txt"), "--plot", "x.jpg"], "choose one of"),
+        (["-o", str(tmp_path / "dwi.bval"), "--overwrite"], "choose one of .txt"),
+        (["-o", str(tmp_path / "dwi.nii.gz"), "--overwrite"], "choose one of .txt"),
         (["-o", str(tmp_path / "w.txt"), "--algorithm", "best"], "best"),
     ):
         result = runner.invoke(app, ["response", scan, *options])

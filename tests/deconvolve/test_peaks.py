@@ -204,6 +204,7 @@ def test_it_can_be_stopped() -> None:
         ({"minimum": -1.0}, "smallest amplitude"),
         ({"separation": 100.0}, "separation"),
         ({"most": 0}, "peaks a voxel"),
+        ({"most": 100_000}, "choose 1 to 200"),
         ({"mask": np.ones((2, 2, 2), bool)}, "mask has shape"),
         ({"mask": np.zeros((3, 1, 1), bool)}, "no voxel"),
     ],

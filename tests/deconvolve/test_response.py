@@ -10,8 +10,11 @@ from pathlib import Path  # noqa: TC003
 import numpy as np
 import pytest
 
+from napari_dmri.deconvolve import response_signals as signals_module
 from napari_dmri.deconvolve.response import ALGORITHMS, average_responses, estimate_response
 from napari_dmri.deconvolve.response_kernel import kernel_zonal
+from napari_dmri.deconvolve.response_signals import read_signals
+from napari_dmri.deconvolve.response_voxels import read_voxels
 from napari_dmri.errors import Cancelled, DmriWarning, InputError
 from napari_dmri.images import Response, ResponseSet
 from napari_dmri.io import read_scan
@@ -244,7 +247,7 @@ def test_bad_scans_are_refused_in_words(algorithm: str) -> None:
     with pytest.raises(InputError, match="no voxel can be used"):
         estimate_response(replace(scan, data=np.full(scan.shape, np.nan, np.float32)), algorithm)
     flat = np.broadcast_to(scan.data[0, 0, 6], scan.shape)
-    with pytest.raises(InputError, match="No voxel has FA above"):
+    with pytest.raises(InputError, match=r"None of 1296 voxels has an FA between 0\.2 and 0\.99"):
         estimate_response(replace(scan, data=np.array(flat)), algorithm)
 
 
@@ -264,8 +267,54 @@ def test_noise_alone_has_no_response() -> None:
     rng = np.random.default_rng(0)
     scan = tissues_scan()
     noise = 100 + rng.normal(0, 0.01, scan.shape)
-    with pytest.raises(InputError, match=r"No voxel has FA above|has no anisotropy"):
+    with pytest.raises(InputError, match=r"has an FA between|has no anisotropy"):
         estimate_response(replace(scan, data=noise.astype(np.float32)))
+
+
+@pytest.mark.parametrize("algorithm", list(ALGORITHMS))
+def test_a_scan_of_background_is_refused_in_words(algorithm: str) -> None:
+    scan = tissues_scan((1000.0, 3000.0))
+    noise = np.abs(np.random.default_rng(0).normal(0, 10, scan.shape)).astype(np.float32)
+    with pytest.raises(InputError, match="does not rise above the noise"):
+        estimate_response(replace(scan, data=noise), algorithm)
+
+
+def test_a_response_from_a_few_voxels_is_warned_of() -> None:
+    mask = np.zeros(GRID, bool)
+    mask[2, 2, 2] = True
+    with pytest.warns(DmriWarning, match="comes from 1 voxel, and fewer than 20"):
+        found = estimate_response(tissues_scan(), mask=mask)
+    assert found.notes[0] == "White matter: 1 voxel with one fibre direction."
+
+
+@pytest.mark.parametrize("layout", ["C", "F"])
+def test_signals_are_those_of_the_voxels_in_any_layout(layout: str) -> None:
+    scan = tissues_scan()
+    mask = np.random.default_rng(3).random(GRID) > 0.4
+    voxels = read_voxels(replace(scan, data=np.array(scan.data, order=layout)), mask)
+    several = [np.array([9, 4, 70]), np.array([4, 11])]
+    signals = read_signals(replace(scan, data=np.array(scan.data, order=layout)), voxels, several)
+    assert signals.rows.tolist() == [4, 9, 11, 70]
+    wanted = scan.data[mask][[70, 4]]
+    np.testing.assert_array_equal(signals.of(np.array([70, 4])), wanted)
+    small = signals.as_scan(np.array([70, 4]), np.array([0, 5]))
+    np.testing.assert_array_equal(small.data[:, 0, 0], wanted[:, [0, 5]])
+
+
+@pytest.mark.parametrize("algorithm", list(ALGORITHMS))
+def test_the_scan_is_read_a_few_times_however_often_it_is_looked_at(
+    algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+    plain = signals_module.blocks
+
+    def counted(scan: Scan, *more: object) -> object:
+        reads.append(scan)
+        return plain(scan, *more)
+
+    monkeypatch.setattr(signals_module, "blocks", counted)
+    estimate_response(tissues_scan((1000.0, 2500.0), snr=25), algorithm)
+    assert len(reads) == 1
 
 
 @pytest.mark.parametrize("algorithm", ["auto", "fa"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -103,6 +104,7 @@ def apply(
     from napari_dmri.deconvolve.registry import METHODS, deconvolve, method_named, suggest_method
     from napari_dmri.deconvolve.response import estimate_response
     from napari_dmri.io import write_map, write_sh
+    from napari_dmri.io.atomic import stem_of
     from napari_dmri.io.responses import read_responses
     from napari_dmri.progress import part
 
@@ -112,8 +114,10 @@ def apply(
     targets = {name: path for name, path in wanted.items() if path is not None}
     for path in (output, *targets.values()):
         refuse_file(path, overwrite, IMAGE_SUFFIXES, scan)
-    if len({p.expanduser().resolve() for p in (output, *targets.values())}) <= len(targets):
-        raise InputError("Two results would go to one file; give each its own name.")
+    # Two NIfTI files of one name share their JSON file, whatever their suffixes.
+    every = [path.expanduser().resolve() for path in (output, *targets.values())]
+    if len({path.parent / stem_of(path) for path in every}) <= len(targets):
+        raise InputError("Two results would go to files of one name; give each its own.")
     given = {
         "order": order,
         "regulariser": regulariser,
@@ -141,6 +145,11 @@ def apply(
     for name, path in targets.items():
         files += write_map(maps[name], path, overwrite=overwrite)
     how = "" if method else " (by the number of shells)"
+    everywhere = (
+        ["no mask was given: all voxels with signal were deconvolved, outside the head as well"]
+        if source.mask is None
+        else []
+    )
     about = {
         "method": chosen.name,
         "order": result.fod.order,
@@ -149,13 +158,14 @@ def apply(
         "volumes": list(result.volumes),
         "response": where,
         "response_voxels": {tissue: one.voxels for tissue, one in responses.items()},
-        "notes": list(result.notes),
+        "notes": [*result.notes, *everywhere],
         "files": files,
     }
     lines = [
         f"{chosen.label}{how}: order {result.fod.order}, {result.voxels} voxels",
         f"response {where}: {', '.join(map(_describe, responses.values()))}",
         *result.notes,
+        *everywhere,
         f"wrote {', '.join(str(f) for f in files if f.suffix != '.json')}",
     ]
     emit(about, lines, json=json, quiet=quiet)
@@ -172,9 +182,12 @@ def shell_value(text: str) -> float | str:
     if text.strip().lower() == "all":
         return "all"
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise InputError(f"--shell {text}: give a b-value in s/mm², or all.") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"--shell {text}: give a b-value in s/mm², or all.")
+    return value
 
 
 def _refuse(

@@ -17,6 +17,7 @@ from napari_dmri.commands.console import (
     progress_bar,
     refuse_file,
 )
+from napari_dmri.errors import InputError
 
 __all__ = ["peaks"]
 
@@ -64,6 +65,7 @@ def peaks(
     from napari_dmri.deconvolve.peaks import find_peaks
     from napari_dmri.images import ScalarImage
     from napari_dmri.io import read_mask, read_sh, write_map, write_peaks
+    from napari_dmri.io.atomic import stem_of
 
     output = refuse_file(output, overwrite, (*MAPS, ".pam5"), source=fod)
     extra = {"afd": afd, "dispersion": dispersion}
@@ -72,6 +74,10 @@ def peaks(
         for name, path in extra.items()
         if path is not None
     }
+    # Two NIfTI files of one name share their JSON file, whatever their suffixes.
+    names = {path.resolve().parent / stem_of(path) for path in (output, *targets.values())}
+    if len(names) <= len(targets):
+        raise InputError("Two results would go to files of one name; give each its own.")
     image = read_sh(fod, basis=basis)
     with progress_bar(quiet) as progress:
         found = find_peaks(

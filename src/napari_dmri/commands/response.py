@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Algorithm", "Spread", "response"]
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mif.gz", ".mif")
+TEXTS = (".txt",)
 PICTURES = (".png", ".pdf", ".svg")
 
 
@@ -91,7 +92,7 @@ def response(
     from napari_dmri.progress import part
 
     for path in response_paths(output).values():
-        refuse_file(path, overwrite)
+        refuse_file(path, overwrite, TEXTS)
     if voxels is not None:
         refuse_file(voxels, overwrite, IMAGE_SUFFIXES, scans[0])
     if plot is not None:

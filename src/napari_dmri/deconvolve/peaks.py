@@ -31,6 +31,9 @@ __all__ = ["find_peaks"]
 TILE = 8192
 """Voxels that are searched at once on a CPU."""
 
+MOST = 200
+"""Peaks a voxel on offer: a function of order 18 has no more."""
+
 ISOTROPIC = 1e-5
 """Share of a function that depends on direction, below which it is rounding."""
 
@@ -65,7 +68,7 @@ def find_peaks(
     separation
         Degrees that peaks are apart at least; the higher one of two that are closer stays.
     most
-        Peaks kept in a voxel at most.
+        Peaks kept in a voxel at most, 1 to 200.
     lobes
         Also integrate each peak's lobe: `PeakImage.afd` and `PeakImage.dispersion`.
     mask
@@ -156,8 +159,8 @@ def _check(threshold: float, minimum: float, separation: float, most: int) -> No
         raise InputError(f"The smallest amplitude is {minimum:g}; it must be a number from 0.")
     if not 0 <= separation <= 90:
         raise InputError(f"The separation is {separation:g} degrees; choose 0 to 90.")
-    if most != int(most) or most < 1:
-        raise InputError(f"{most} peaks a voxel are asked for; choose 1 or more.")
+    if most != int(most) or not 1 <= most <= MOST:
+        raise InputError(f"{most} peaks a voxel are asked for; choose 1 to {MOST}.")
 
 
 def _voxels(fod: ShImage, mask: Array | None) -> NDArray[np.intp]:

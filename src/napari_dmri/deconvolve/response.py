@@ -27,14 +27,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dmri.deconvolve.response_average import average_responses
-from napari_dmri.deconvolve.response_fit import fit_zonal, held_out_share
+from napari_dmri.deconvolve.response_checks import (
+    require_anisotropy,
+    require_signal,
+    warn_if_few,
+)
+from napari_dmri.deconvolve.response_fit import fit_zonal
 from napari_dmri.deconvolve.response_kernel import Fibre, fit_fibre
+from napari_dmri.deconvolve.response_signals import Signals, read_signals
 from napari_dmri.deconvolve.response_voxels import (
     Voxels,
     find_tissues,
     read_voxels,
     receive_field,
-    signal_of,
     single_fibres,
 )
 from napari_dmri.errors import DmriWarning, InputError
@@ -81,11 +86,6 @@ MOST_ORDER = 16
 COUNT = 300
 MOST_VOXELS = 4000
 """Voxels that enter one fit at most, evenly taken from those selected."""
-LEAST_ANISOTROPY = 0.03
-"""Largest coefficient above l = 0 over that of l = 0, below which a response has no direction."""
-LEAST_CONFIRMED = 0.65
-"""Part of the anisotropy in half of the volumes that the other half must show: noise shows
-a quarter to a half, white matter 0.9 and at SNR 8 on 15 directions 0.73."""
 MOST_SPREAD = 38.0
 LEAST_SPREAD = 5.0
 """Degrees below which fibres count as straight, and the data are taken as they are."""
@@ -143,13 +143,14 @@ def estimate_response(
     ------
     InputError
         If the algorithm or order is unknown, the mask is empty or on another grid, b0 or
-        directions are missing, no voxel is anisotropic, or the response has no anisotropy.
+        directions are missing, no voxel is anisotropic, a shell holds noise alone, or the response
+        has no anisotropy.
 
     Warns
     -----
     DmriWarning
-        With the number of voxels that could not be used; if ``dhollander`` finds no grey matter or
-        CSF.
+        With the number of voxels that could not be used; if white matter's response comes from
+        fewer than 20; if ``dhollander`` finds no grey matter or CSF.
     """
     chosen = _check(algorithm, order, spread, noise)
     report = progress or silent
@@ -162,18 +163,23 @@ def estimate_response(
     used: dict[str, Array] = {}
     count = None if algorithm == "auto" else COUNT
     rows = single_fibres(voxels, count, by="fa" if algorithm in ("fa", "tournier") else "linear")
-    sigma = _sigma(scan, voxels, tissues["wm"]) if noise else 0.0
+    wanted = [some[_some(some)] for some in (rows, *tissues.values())]
+    if algorithm == "tournier":
+        from napari_dmri.deconvolve.response_tournier import candidates_for_peaks, select_by_peaks
+
+        wanted += [rows, candidates_for_peaks(voxels)]
+    signals = read_signals(scan, voxels, wanted)
+    sigma = _sigma(signals, tissues["wm"]) if noise else 0.0
     axes = voxels.axis[rows]
     if algorithm == "tournier":
-        from napari_dmri.deconvolve.response_tournier import select_by_peaks
-
         rows, axes, note = select_by_peaks(
-            scan, voxels, rows, sigma, device, part(progress, 0.5, 0.85)
+            signals, voxels, rows, sigma, device, part(progress, 0.5, 0.85)
         )
         notes.append(note)
     report(0.85, "fitting white matter")
-    zonal, fibre = _white(scan, voxels, rows, axes, tissues["wm"], chosen, sigma, notes)
-    _require_anisotropy(scan, voxels, rows, zonal)
+    zonal, fibre = _white(signals, voxels, rows, axes, tissues["wm"], chosen, sigma, notes)
+    require_anisotropy(scan, signals.of(rows[_some(rows)]), zonal)
+    warn_if_few(scan, len(rows))
     shells = tuple(s.bvalue for s in scan.gradients.shells)
     about = _provenance(scan, chosen, sigma, fibre)
     found["wm"], used["wm"] = Response(zonal, shells, "wm", len(rows), about), rows
@@ -184,7 +190,7 @@ def estimate_response(
             report(0.95, f"fitting {tissue}")
             used[tissue] = tissues[tissue]
             level = _isotropic(
-                scan, voxels, used[tissue], tissues["wm"], sigma, water=tissue == "csf"
+                signals, voxels, used[tissue], tissues["wm"], sigma, water=tissue == "csf"
             )
             found[tissue] = Response(level, shells, tissue, len(used[tissue]), about)
         notes += _say_tissues(scan, found, algorithm)
@@ -229,14 +235,13 @@ def _some(rows: Array) -> Array:
     return np.linspace(0, len(rows) - 1, MOST_VOXELS).astype(np.intp)
 
 
-def _sigma(scan: Scan, voxels: Voxels, rows: Array) -> float:
+def _sigma(signals: Signals, rows: Array) -> float:
     """Return the noise SD on which the shells agree.
 
     Movement and misfit add to a shell's, so those far above the smallest do not count.
     """
-    chosen = np.zeros(scan.grid, bool)
-    chosen.reshape(-1)[voxels.where[rows[_some(rows)]]] = True
-    measured = [s.sigma for s in shell_snr(scan, chosen) if s.source and s.sigma > 0]
+    shells = shell_snr(signals.as_scan(rows[_some(rows)]), np.ones((len(_some(rows)), 1, 1), bool))
+    measured = [s.sigma for s in shells if s.source and s.sigma > 0]
     least = min(measured, default=0.0)
     return float(max((s for s in measured if s <= 1.15 * least), default=0.0))
 
@@ -252,7 +257,7 @@ def _fit_shells(scan: Scan, signal: Array, axes: Array, order: int, sigma: float
 
 
 def _white(
-    scan: Scan,
+    signals: Signals,
     voxels: Voxels,
     rows: Array,
     axes: Array,
@@ -262,10 +267,12 @@ def _white(
     notes: list[str],
 ) -> tuple[Array, Fibre | None]:
     """Return white matter's zonal coefficients, and the fibre model where it was used."""
-    some = _some(rows)
-    signal = signal_of(scan, voxels.where[rows[some]])
-    zonal = _fit_shells(scan, signal, axes[some], chosen.order, sigma)
-    notes.append(f"White matter: {len(rows)} voxels with one fibre direction.")
+    scan, some = signals.scan, _some(rows)
+    zonal = _fit_shells(scan, signals.of(rows[some]), axes[some], chosen.order, sigma)
+    require_signal(scan, zonal[:, 0], sigma)
+    notes.append(
+        f"White matter: {len(rows)} voxel{'s' * (len(rows) != 1)} with one fibre direction."
+    )
     if chosen.spread == "keep":
         return zonal, None
     bvalues = np.array([s.bvalue for s in scan.gradients.weighted_shells])
@@ -284,10 +291,9 @@ def _white(
         f"Fibres spread by {fibre.degrees:.0f} degrees within these voxels; the response is that "
         f"of straight ones (misfit of the model {100 * fibre.misfit:.1f} % of the mean signal)."
     )
-    pure = voxels.where[all_white[_some(all_white)]]
-    means = _fit_shells(
-        scan, signal_of(scan, pure), voxels.axis[all_white[_some(all_white)]], 8, sigma
-    )[:, 0]
+    pure = all_white[_some(all_white)]
+    means = _fit_shells(scan, signals.of(pure), voxels.axis[pure], 8, sigma)[:, 0]
+    require_signal(scan, means, sigma)
     straight = fibre.with_mean(bvalues, means[1:] / means[0])
     result = np.zeros_like(zonal)
     result[0, 0] = means[0]
@@ -298,13 +304,14 @@ def _white(
 
 
 def _isotropic(
-    scan: Scan, voxels: Voxels, rows: Array, white: Array, sigma: float, water: bool
+    signals: Signals, voxels: Voxels, rows: Array, white: Array, sigma: float, water: bool
 ) -> Array:
     """Return r_0 of each shell (S, 1), as bright as in white matter's place.
 
     Free water decays as one exponential, which says what shells below the noise cannot.
     """
-    signal = signal_of(scan, voxels.where[rows[_some(rows)]]).astype(np.float64)
+    scan = signals.scan
+    signal = signals.of(rows[_some(rows)]).astype(np.float64)
     bvalues = np.array([s.bvalue for s in scan.gradients.shells])
     level = np.zeros(len(bvalues))
     for k, shell in enumerate(scan.gradients.shells):
@@ -324,22 +331,6 @@ def _isotropic(
     field = receive_field(voxels, white, scan.affine)[rows].mean()
     scaled: Array = level[:, None] * (ROOT / field)
     return scaled
-
-
-def _require_anisotropy(scan: Scan, voxels: Voxels, rows: Array, zonal: Array) -> None:
-    ratio = float((np.abs(zonal[1:, 1:]).max(1) / np.maximum(zonal[1:, 0], 1e-12)).max())
-    shell = scan.gradients.shell()
-    signal = signal_of(scan, voxels.where[rows[_some(rows)]])[:, shell.indices]
-    share = held_out_share(signal.astype(np.float64), scan.gradients.directions[shell.indices])
-    if ratio > LEAST_ANISOTROPY and share > LEAST_CONFIRMED:
-        return
-    found = f"coefficients above l = 0 are at most {100 * ratio:.1f} % of the mean signal"
-    if ratio > LEAST_ANISOTROPY:
-        found = f"one half of the volumes confirms {100 * max(share, 0):.0f} % of the other's"
-    raise InputError(
-        f"{scan.name}: white matter's response has no anisotropy ({found}), so no fibre direction "
-        "can be found with it; check the b-vectors and the mask."
-    )
 
 
 def _say_tissues(scan: Scan, found: dict[str, Response], algorithm: str) -> list[str]:

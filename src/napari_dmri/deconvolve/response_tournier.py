@@ -19,17 +19,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dmri.deconvolve.response_checks import require_signal
 from napari_dmri.deconvolve.response_fit import fit_zonal
-from napari_dmri.deconvolve.response_voxels import ANISOTROPIC, Voxels, signal_of
+from napari_dmri.deconvolve.response_voxels import ANISOTROPIC, Voxels
 from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.images import Response
 from napari_dmri.progress import Progress, part
-from napari_dmri.scan import Scan
 
 if TYPE_CHECKING:
+    from napari_dmri.deconvolve.response_signals import Signals
     from napari_dmri.scan import Shell
 
-__all__ = ["select_by_peaks"]
+__all__ = ["candidates_for_peaks", "select_by_peaks"]
 
 Array = NDArray[Any]
 
@@ -40,8 +41,14 @@ ROUNDS = 10
 FOD_ORDER = 8
 
 
+def candidates_for_peaks(voxels: Voxels) -> Array:
+    """Return the rows, those of the highest FA, among which the first round chooses."""
+    candidates = np.flatnonzero((voxels.fa > ANISOTROPIC) & voxels.inner)
+    return candidates[np.argsort(-voxels.fa[candidates], kind="stable")[:FIRST_CANDIDATES]]
+
+
 def select_by_peaks(
-    scan: Scan,
+    signals: Signals,
     voxels: Voxels,
     rows: Array,
     sigma: float,
@@ -52,8 +59,8 @@ def select_by_peaks(
 
     Parameters
     ----------
-    scan
-        The scan; its highest shell is deconvolved.
+    signals
+        The signal of ``rows`` and `candidates_for_peaks`; the highest shell is deconvolved.
     voxels
         Its voxels.
     rows
@@ -66,18 +73,18 @@ def select_by_peaks(
     Raises
     ------
     InputError
-        If no voxel shows a peak.
+        If no voxel shows a peak, or the shell holds noise alone.
     """
+    scan = signals.scan
     shell = scan.gradients.weighted_shells[-1]
-    candidates = np.flatnonzero((voxels.fa > ANISOTROPIC) & voxels.inner)
-    candidates = candidates[np.argsort(-voxels.fa[candidates], kind="stable")[:FIRST_CANDIDATES]]
+    candidates = candidates_for_peaks(voxels)
     chosen, axes = rows, voxels.axis[rows]
     seen: set[bytes] = set()
     done = 0
     for done in range(1, ROUNDS + 1):
         step = part(progress, (done - 1) / ROUNDS, done / ROUNDS, f"round {done}: ")
-        response = _response(scan, voxels, chosen, axes, shell, sigma)
-        first, second, directions = _peaks(scan, voxels, candidates, response, shell, device, step)
+        response = _response(signals, chosen, axes, shell, sigma)
+        first, second, directions = _peaks(signals, candidates, response, shell, device, step)
         held = first > 0
         if not held.any():
             raise InputError(
@@ -100,18 +107,16 @@ def select_by_peaks(
     return chosen, axes.astype(np.float32), note
 
 
-def _response(
-    scan: Scan, voxels: Voxels, rows: Array, axes: Array, shell: Shell, sigma: float
-) -> Response:
-    signal = signal_of(scan, voxels.where[rows])[:, shell.indices]
-    cosines = axes.astype(np.float64) @ scan.gradients.directions[shell.indices].T
+def _response(signals: Signals, rows: Array, axes: Array, shell: Shell, sigma: float) -> Response:
+    signal = signals.of(rows)[:, shell.indices]
+    cosines = axes.astype(np.float64) @ signals.scan.gradients.directions[shell.indices].T
     zonal = fit_zonal(signal, cosines, FOD_ORDER, sigma=sigma)
+    require_signal(signals.scan, zonal[:1], sigma, [shell.bvalue])
     return Response(zonal[None], (shell.bvalue,), "wm", len(rows))
 
 
 def _peaks(
-    scan: Scan,
-    voxels: Voxels,
+    signals: Signals,
     rows: Array,
     response: Response,
     shell: Shell,
@@ -122,9 +127,8 @@ def _peaks(
     from napari_dmri.deconvolve.csd import csd
     from napari_dmri.deconvolve.peaks import find_peaks
 
-    use = np.concatenate([np.flatnonzero(scan.gradients.b0_mask), shell.indices])
-    signal = signal_of(scan, voxels.where[rows])[:, use]
-    small = Scan(signal[:, None, None], np.eye(4), scan.gradients.select(use), name=scan.name)
+    b0 = np.flatnonzero(signals.scan.gradients.b0_mask)
+    small = signals.as_scan(rows, np.concatenate([b0, shell.indices]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DmriWarning)
         fod = csd(

@@ -34,7 +34,6 @@ __all__ = [
     "find_tissues",
     "read_voxels",
     "receive_field",
-    "signal_of",
     "single_fibres",
 ]
 
@@ -42,6 +41,9 @@ Array = NDArray[Any]
 
 ANISOTROPIC = 0.2
 """FA above which a voxel is taken for white matter."""
+
+LINE = 0.99
+"""FA from which on a tensor is no tissue: noise or rounding has left one direction."""
 
 EROSION_MM = 4.0
 """Voxels nearer to the mask's border hold scalp, vessels and partial volume."""
@@ -241,11 +243,12 @@ def single_fibres(voxels: Voxels, count: int | None = None, *, by: str = "linear
         If no voxel is anisotropic.
     """
     measure = voxels.linear if by == "linear" else voxels.fa
-    white = np.flatnonzero((voxels.fa > ANISOTROPIC) & (voxels.fa < 0.99) & voxels.inner)
+    white = np.flatnonzero((voxels.fa > ANISOTROPIC) & (voxels.fa < LINE) & voxels.inner)
     if not white.size:
         raise InputError(
-            f"No voxel has FA above {ANISOTROPIC:g} (highest {voxels.fa.max():.2f} of "
-            f"{voxels.fa.size}), so none shows a single fibre; check mask, b-values and b-vectors."
+            f"None of {voxels.fa.size} voxels has an FA between {ANISOTROPIC:g} and {LINE:g} (they "
+            f"have {voxels.fa.min():.2f} to {voxels.fa.max():.2f}), so none shows a single fibre; "
+            "check mask, b-values and b-vectors."
         )
     wanted = max(LEAST_VOXELS, len(white) // 5) if count is None else count
     order = np.argsort(-measure[white], kind="stable")
@@ -344,14 +347,3 @@ def receive_field(voxels: Voxels, white: Array, affine: Array) -> NDArray[np.flo
     field = np.exp(design @ np.linalg.lstsq(design[white], logarithm, rcond=None)[0])
     relative: NDArray[np.float64] = np.clip(field / field[white].mean(), 0.4, 2.5)
     return relative
-
-
-def signal_of(scan: Scan, where: Array) -> NDArray[np.float32]:
-    """Return the signal (n, N) of voxels given by their flat C-order index, in that order."""
-    place = np.full(scan.grid, -1, np.int64)
-    place.reshape(-1)[where] = np.arange(len(where))
-    out = np.empty((len(where), scan.shape[3]), np.float32)
-    for block in blocks(scan, np.arange(scan.shape[3]), place >= 0):
-        planes = place[block.planes] if block.by_voxel else place[:, :, block.planes].T
-        out[planes.reshape(-1)[block.inside]] = block.signal
-    return out

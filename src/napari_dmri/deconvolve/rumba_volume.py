@@ -169,8 +169,8 @@ def _read(
     if not len(flat):
         raise InputError(
             f"{scan.name}: no voxel can be deconvolved ({counts['not_finite']} hold NaN or Inf, "
-            f"{counts['b0_not_positive'] + counts['empty']} have no positive signal); check the "
-            "image and the mask."
+            f"{counts['b0_not_positive'] + counts['empty']} have no positive b0); check the image "
+            "and the mask."
         )
     left = counts["not_finite"] + counts["b0_not_positive"]
     if left:

@@ -156,8 +156,8 @@ def solve_voxels(
     if not runner.used:
         raise InputError(
             f"{scan.name}: no voxel can be deconvolved ({counts['not_finite']} hold NaN or Inf, "
-            f"{counts['b0_not_positive'] + counts['empty']} have no positive signal); check the "
-            "image and the mask."
+            f"{counts['b0_not_positive'] + counts['empty']} have no positive "
+            f"{'b0' if len(b0) else 'signal'}); check the image and the mask."
         )
     _warn(scan.name, counts)
     image = ScalarImage(residual, scan.affine, name=f"{scan.name} residual", units="of b0")
