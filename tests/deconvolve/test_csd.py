@@ -12,6 +12,7 @@ from tests.deconvolve.sticks import cosine, crossing_signal, flat, response, sca
 
 from napari_dmri import csd
 from napari_dmri.deconvolve.base import ResponseSet
+from napari_dmri.deconvolve.csd import SHARPEST, choose_hardness
 from napari_dmri.deconvolve.shells import forward_matrix
 from napari_dmri.errors import Cancelled, DmriWarning, InputError
 from napari_dmri.images import Response
@@ -135,6 +136,42 @@ def test_the_notes_say_what_was_used_and_what_converged() -> None:
     assert found.provenance["parameters"]["directions"] == 240
     assert found.provenance["citations"]
     assert csd(scan, response(), shell=1000, order=4, **QUIET).volumes == tuple(range(3, 35))
+
+
+@pytest.mark.parametrize(("sigma", "hardness"), [(1.5, 0.4), (12.0, 3.0)])
+def test_negative_amplitudes_cost_more_where_noise_is_strong(sigma: float, hardness: float) -> None:
+    clean = crossing_signal(GRADIENTS, *_crossings(200, 6))
+    noise = np.random.default_rng(0).standard_normal((2, *clean.shape)) * sigma
+    scan = scan_of(np.hypot(clean + noise[0], noise[1]), GRADIENTS)
+    found = csd(scan, response(), order=8, **QUIET)
+    assert found.provenance["parameters"]["hardness"] == hardness
+    same = csd(scan, response(), order=8, hardness=hardness, **QUIET)
+    np.testing.assert_array_equal(found.fod.coefficients, same.fod.coefficients)
+
+
+def test_higher_orders_have_a_harder_constraint() -> None:
+    costs = [choose_hardness(order) for order in (10, 12, 14, 16)]
+    assert costs == sorted(costs) and np.isinf(costs[2:]).all()
+    assert choose_hardness(8, 40.0) < choose_hardness(8, 10.0)
+    scan = scan_of(crossing_signal(GRADIENTS, *_crossings(10, 5)), GRADIENTS)
+    hard = csd(scan, response(16), **{**SHARPEST, "sigma": 0.5}, **QUIET)
+    assert hard.provenance["parameters"]["hardness"] == "inf"
+    assert any("hard constraint" in note for note in hard.notes)
+    amplitudes = flat(hard.fod) @ design_matrix(half_sphere(2 * 153), 16).T
+    assert (amplitudes.min(1) > -0.03 * amplitudes.max(1)).all()
+
+
+@pytest.mark.parametrize(("count", "order"), [(64, 12), (50, 10), (32, 8)])
+def test_the_order_follows_the_directions(count: int, order: int) -> None:
+    some = GRADIENTS.select(np.r_[0:3, 35 : 35 + count])
+    scan = scan_of(crossing_signal(some, *_crossings(4, 5)), some)
+    found = csd(scan, response(), **QUIET)
+    assert found.fod.order == order
+    assert f"order {order}, chosen for {count} distinct directions" in found.notes
+    super_resolution = [n for n in found.notes if n.startswith("super-resolution")]
+    assert len(super_resolution) == (order * (order + 3) / 2 + 1 > count)
+    if count == 32:
+        assert "determine order 6; order 8 follows from non-negativity" in super_resolution[0]
 
 
 def test_rician_noise_is_estimated_and_takes_the_floor_away() -> None:

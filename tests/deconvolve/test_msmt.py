@@ -54,7 +54,13 @@ def _mixture(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndar
 def test_known_mixtures_are_recovered_without_noise() -> None:
     signal, fods, tissue = _mixture(40)
     found = msmt_csd(
-        scan_of(signal, GRADIENTS), ALL, regulariser=1e-6, iterations=400, tolerance=0, **QUIET
+        scan_of(signal, GRADIENTS),
+        ALL,
+        order=8,
+        regulariser=1e-6,
+        iterations=400,
+        tolerance=0,
+        **QUIET,
     )
     error = np.linalg.norm(flat(found.fod) - fods, axis=1) / np.linalg.norm(fods, axis=1)
     assert np.median(error) < 0.02
@@ -72,8 +78,10 @@ def test_turning_gradients_and_fibres_together_turns_the_fod(
     turn = np.linalg.qr(np.random.default_rng(3).standard_normal((3, 3)))[0]
     turn *= np.linalg.det(turn)
     signal = crossing_signal(GRADIENTS, fibres, np.tile([0.6, 0.4], (30, 1)))
-    one = msmt_csd(scan_of(signal, GRADIENTS), ALL, directions=directions, **QUIET)
-    two = msmt_csd(scan_of(signal, GRADIENTS.rotate(turn)), ALL, directions=directions, **QUIET)
+    one = msmt_csd(scan_of(signal, GRADIENTS), ALL, order=8, directions=directions, **QUIET)
+    two = msmt_csd(
+        scan_of(signal, GRADIENTS.rotate(turn)), ALL, order=8, directions=directions, **QUIET
+    )
     grid = half_sphere(400)
     a = flat(one.fod) @ design_matrix(grid, 8).T
     b = flat(two.fod) @ design_matrix(grid @ turn.T, 8).T
@@ -85,7 +93,13 @@ def test_a_hard_constraint_leaves_no_negative_amplitudes() -> None:
     signal, _, _ = _mixture(30, 4)
     noisy = np.abs(signal + np.random.default_rng(0).standard_normal(signal.shape) * 3)
     found = msmt_csd(
-        scan_of(noisy, GRADIENTS), ALL, hardness=np.inf, iterations=500, tolerance=0, **QUIET
+        scan_of(noisy, GRADIENTS),
+        ALL,
+        order=8,
+        hardness=np.inf,
+        iterations=500,
+        tolerance=0,
+        **QUIET,
     )
     amplitudes = flat(found.fod) @ design_matrix(half_sphere(300), 8).T
     assert amplitudes.min() > -2e-3 * amplitudes.max()
@@ -171,7 +185,9 @@ def test_it_agrees_with_mrtrix(tmp_path: Path) -> None:
     words += "wm.txt wm.nii gm.txt gm.nii csf.txt csf.nii"
     subprocess.run(words.split(), cwd=tmp_path, check=True)
     theirs = {n: np.asarray(nib.load(tmp_path / f"{n}.nii").dataobj) for n in ALL}
-    ours = msmt_csd(Scan(data, np.eye(4), GRADIENTS), ALL, hardness=np.inf, iterations=300, **QUIET)
+    ours = msmt_csd(
+        Scan(data, np.eye(4), GRADIENTS), ALL, order=8, hardness=np.inf, iterations=300, **QUIET
+    )
     assert np.median(cosine(flat(ours.fod), theirs["wm"].reshape(60, -1))) > 0.99
     for name in ("gm", "csf"):
         difference = ours.maps[name].data.ravel() - theirs[name].ravel()

@@ -11,8 +11,8 @@ The unknowns of a voxel are the fODF's coefficients and one amount each of grey 
 (Jeurissen et al. 2014), with A the forward matrix of white matter's response over all shells, b0
 included (see `shells`), a the isotropic responses by volume, C the SH basis on directions of the
 half sphere and :math:`\mu = \lambda\,\mathrm{tr}(A^T A) / n`. The constraint on the fODF is hard
-with an infinite hardness, as MRtrix3 has it; by default negative amplitudes have a high, finite
-cost (see `csd`), and the fODF depends less on where the constraint's directions lie.
+with an infinite hardness, as MRtrix3 has it; by default negative amplitudes have a finite cost (see
+`csd`), and the fODF depends less on where the constraint's directions lie.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from napari_dmri.deconvolve.magnitudes import choose_sigma, noise_notes
 from napari_dmri.deconvolve.shells import (
     Shells,
     check_order,
+    default_order,
     forward_matrix,
     match_rows,
     order_notes,
@@ -68,11 +69,11 @@ def msmt_csd(
     scan: Scan,
     responses: ResponseSet | Response,
     *,
-    order: int = 8,
+    order: int | None = None,
     tissues: Sequence[str] | None = None,
     mask: Array | None = None,
     regulariser: float = 1e-3,
-    hardness: float = 10.0,
+    hardness: float | None = None,
     noise: str = "gaussian",
     sigma: float | None = None,
     directions: int | None = None,
@@ -96,7 +97,7 @@ def msmt_csd(
     responses
         White matter's response and, where known, grey matter's and CSF's, with a row a shell.
     order
-        L of the fODF, even, 2 to 16.
+        L of the fODF, even, 2 to 16. None takes 10 from 45 distinct directions, else 8.
     tissues
         Which of the responses to use, with ``"wm"``; None uses all.
     mask
@@ -104,9 +105,13 @@ def msmt_csd(
     regulariser
         Lambda, positive: weight of the fODF's orders above 0 in units of
         :math:`\mathrm{tr}(A^T A) / n`.
-    hardness, noise, sigma
-        As for `csd`; the constraint on grey matter and CSF is always hard, and the formulae here
-        are those of an infinite hardness.
+    hardness
+        Kappa, as for `csd`; None takes 1 up to order 8 and 10 above: on dispersed crossings with
+        grey matter and CSF, estimated responses and SNR 30 (seed 20261120), F1 is 0.920 with 1 and
+        0.914 with 10 at order 8, and 0.933 at order 10. The constraint on grey matter and CSF is
+        always hard, and the formulae here are those of an infinite hardness.
+    noise, sigma
+        As for `csd`.
     directions
         How many directions of the half sphere carry the constraint; None takes two for each
         coefficient, 300 at least.
@@ -136,10 +141,12 @@ def msmt_csd(
     """
     chosen = _choose(responses, tissues)
     wm, others = chosen["wm"], [name for name in chosen if name != "wm"]
-    order = check_order(order)
-    directions = max(300, constraint_count(order)) if directions is None else directions
-    check_solver(regulariser, directions, iterations, tolerance, order, hardness)
     shells = select_shells(scan, "all", wm, b0=True)
+    asked = order is not None
+    order = min(10, default_order(shells.directions)) if order is None else check_order(order)
+    directions = max(300, constraint_count(order)) if directions is None else directions
+    hardness = (1.0 if order <= 8 else 10.0) if hardness is None else hardness
+    check_solver(regulariser, directions, iterations, tolerance, order, hardness)
     require_anisotropy(shells.rows, shells.bvalues)
     _require_shells(chosen, shells)
     begin = check_start(scan, start, order)
@@ -247,7 +254,7 @@ def msmt_csd(
     words = ", ".join(name.upper() for name in chosen)
     notes = (
         f"MSMT-CSD ({words}) used {shells}",
-        *order_notes(order, wm, shells),
+        *order_notes(order, wm, shells, chosen=not asked),
         *noise_notes(level, sigma),
         found.note,
     )
