@@ -231,3 +231,23 @@ def test_blinking_alternates_and_comes_back(viewer, qtbot):
     layout.toggle_blink()
     layout.leave()
     assert snapshot(viewer) == before
+
+
+def test_panels_come_and_go_many_times(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer()
+    own = viewer.add_image(maps(1)[0].data, name="own map", **SPACE)
+    before = snapshot(viewer)
+    layout = CompareLayout(viewer)
+    for turn in range(5):
+        a, b = maps(2)
+        layout.enter([[own], [a]], crosshair=False)
+        # Another grid while one is on, in which the first panel is no more.
+        layout.enter([[a], [b]], crosshair=False)
+        layout.leave()
+        assert snapshot(viewer) == before
+        layout.enter([[own], [b]], crosshair=turn == 0)
+        own.colorbar.visible = turn % 2 == 0
+        viewer.layers.remove(b)
+        qtbot.waitUntil(lambda: not layout.active)
+        assert snapshot(viewer) == before
+    assert viewer.screenshot(canvas_only=True, flash=False).any()

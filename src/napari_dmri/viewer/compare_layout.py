@@ -106,13 +106,12 @@ class CompareLayout:
             What to fit to the panels, as two corners in the layers' world (2, 3); None: all.
         """
         first = not self.active
+        if first:
+            self._state = ViewerState(self.viewer)
         with self._quietly():
-            if first:
-                self._state = ViewerState(self.viewer)
-            else:
+            if not first:
                 self.stop_blink()
                 self._clear({layer for panel in panels for layer in panel})
-            self.viewer.canvas.grid.enabled = False
             self.panels = [list(panel) for panel in panels]
             self._columns, self._box = columns, box
             shown = {layer for panel in self.panels for layer in panel}
@@ -238,6 +237,12 @@ class CompareLayout:
         """Change the layer list without reacting to it, and let napari redraw once at the end."""
         self._busy = True
         try:
+            # The grid goes off before the batch, in which napari moves nothing: titles and colour
+            # bars would stay in panels that are no more, and could not be shown again.
+            for panel in self.panels:
+                if panel and panel[0] in self.viewer.layers:
+                    dress(panel[0])
+            self.viewer.canvas.grid.enabled = False
             with self.viewer.layers.batched_update():
                 yield
         finally:
