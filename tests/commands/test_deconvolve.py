@@ -157,7 +157,14 @@ def test_refusals_come_before_any_work(scan, response, tmp_path):
     refused(*given, "--method", "csd", "--iterations", 5, words="CSD does not take iterations")
     refused(*given, "--method", "csd", "--order", 5, words="order = 5 of CSD")
     refused(*given, "--method", "csd", "--gm", tmp_path / "gm.mif", words="CSD gives no gm map")
-    refused(*given, "--method", "csd", "--residual", out, words="Two results would go to one file")
+    refused(
+        *given,
+        "--method",
+        "csd",
+        "--residual",
+        out,
+        words="Two results would go to files of one name",
+    )
     refused(scan, "-o", tmp_path / "fod.txt", words="ends with .txt")
     single = write(tmp_path / "single", 2000)
     refused(single, "--method", "msmt-csd", "-o", out, words="this scan has 2 (0, 2000 s/mm²)")

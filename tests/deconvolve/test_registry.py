@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from napari_dmri.deconvolve.base import ResponseSet
+from napari_dmri.deconvolve.csd import SHARPEST
 from napari_dmri.deconvolve.registry import METHODS, Method, deconvolve, suggest_method
 from napari_dmri.errors import InputError
 from napari_dmri.images import Response
@@ -46,10 +47,14 @@ def scan_of(*bvalues: float, shape=(3, 3, 2)) -> Scan:
 def test_settings_are_the_solvers_own(method: Method):
     parameters = inspect.signature(method.load()).parameters
     named = {s.name for s in method.settings} | set(method.fixed) | {"device", "progress", "mask"}
+    named = (named - {"preset"}).union(*method.presets.values())
     assert named <= set(parameters)
     assert ("shell" in parameters) == bool(method.shell)
     for setting in method.settings:
-        assert setting.default == parameters[setting.name].default
+        if setting.name in ("iterations", "accelerate"):
+            assert method.keywords({})[setting.name] == setting.default
+        elif setting.name != "preset":
+            assert setting.default == parameters[setting.name].default
         assert setting.check(setting.default, method.label) == setting.default
         assert setting.label and setting.tip.endswith(".")
 
@@ -93,7 +98,7 @@ def test_refusals_are_sentences():
     scan, have = scan_of(1000), responses(1000)
     with pytest.raises(InputError, match="Unknown method 'esd'; choose one of csd, msmt-csd"):
         deconvolve(scan, "esd", have)
-    with pytest.raises(InputError, match="CSD does not take iterations; it takes order"):
+    with pytest.raises(InputError, match="CSD does not take iterations; it takes preset, order"):
         deconvolve(scan, "csd", have, iterations=3)
     with pytest.raises(InputError, match="order = 5 of CSD; choose one of auto, 4, 6"):
         deconvolve(scan, "csd", have, order=5)
@@ -116,11 +121,34 @@ def test_one_response_is_enough_for_csd_and_a_mask_restricts_it():
     assert np.allclose(found.fod.coefficients, again.fod.coefficients, atol=1e-6)
 
 
+def test_a_preset_sets_what_is_left_at_its_default():
+    csd = METHODS["csd"]
+    left = {**csd.defaults, "shell": None}
+    sharpest = csd.keywords({**left, "preset": "sharpest"})
+    assert sharpest == {**SHARPEST, "regulariser": 1e-3}
+    mixed = csd.keywords({**left, "preset": "sharpest", "order": 10, "regulariser": 0.01})
+    assert mixed == {**SHARPEST, "order": 10, "regulariser": 0.01}
+    assert csd.keywords({"preset": "standard"}) == csd.keywords({})
+    with pytest.raises(InputError, match="preset = best of CSD; choose one of standard, sharpest"):
+        csd.keywords({"preset": "best"})
+    scan = scan_of(1000, 3000, shape=(2, 1, 1))
+    found = deconvolve(scan, "csd", responses(1000, 3000), preset="sharpest", device="cpu")
+    assert found.fod.order == 16 and len(found.volumes) == 60
+    assert csd.forecast(1000, {"preset": "sharpest"}) > csd.forecast(1000)
+
+
+def test_rumba_is_accelerated_unless_asked_otherwise():
+    for name in ("rumba", "rumba-tv"):
+        usual = METHODS[name].keywords({})
+        assert (usual["iterations"], usual["accelerate"]) == (1200, True)
+        assert not METHODS[name].keywords({"accelerate": False})["accelerate"]
+
+
 def test_the_forecast_follows_voxels_order_and_iterations():
     quick = METHODS["csd"]
     assert quick.forecast(1000) == pytest.approx(quick.forecast(1000, {"order": 12}))
     assert quick.forecast(1000, {"order": 8}) < quick.forecast(1000) / 4
     slow = METHODS["rumba"]
     assert slow.forecast(2000) == pytest.approx(2 * slow.forecast(1000))
-    assert slow.forecast(1000, {"accelerate": True}) < slow.forecast(1000) / 5
-    assert slow.forecast(1000, {"iterations": 1200}) == pytest.approx(2 * slow.forecast(1000))
+    assert slow.forecast(1000, {"accelerate": False}) > 5 * slow.forecast(1000)
+    assert slow.forecast(1000, {"iterations": 4800}) == pytest.approx(2 * slow.forecast(1000))

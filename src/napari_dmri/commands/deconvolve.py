@@ -78,15 +78,38 @@ def apply(
             help="csd, rumba: a b-value in s/mm², or all; without it csd takes the highest."
         ),
     ] = None,
-    order: Annotated[int | None, typer.Option(help="SH order of the fODF.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="csd: standard, or sharpest: order 16 from all shells, Rician noise, hard "
+            "constraint; for several shells, two to three times slower."
+        ),
+    ] = None,
+    order: Annotated[
+        int | None,
+        typer.Option(
+            help="SH order of the fODF; csd and msmt-csd choose by directions without it."
+        ),
+    ] = None,
+    hardness: Annotated[
+        float | None,
+        typer.Option(help="csd: cost of negative amplitudes, 0.4 to 20, or inf to forbid them."),
+    ] = None,
     regulariser: Annotated[
         float | None, typer.Option(help="csd, msmt-csd: weight of the fODF's norm.")
     ] = None,
     noise: Annotated[str | None, typer.Option(help="csd, msmt-csd: gaussian or rician.")] = None,
-    iterations: Annotated[int | None, typer.Option(help="rumba: number of steps.")] = None,
+    iterations: Annotated[
+        int | None, typer.Option(help="rumba: number of steps; 1200 without it.")
+    ] = None,
     accelerate: Annotated[
-        bool, typer.Option("--accelerate", help="rumba: extrapolate between steps.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--accelerate/--plain",
+            help="rumba: extrapolate between steps (default), or take every one.",
+            show_default=False,
+        ),
+    ] = None,
     gm: Annotated[Path | None, _map_option("gm", "grey matter's map")] = None,
     csf: Annotated[Path | None, _map_option("csf", "CSF's map")] = None,
     residual: Annotated[Path | None, _map_option("residual", "the residual")] = None,
@@ -119,11 +142,13 @@ def apply(
     if len({path.parent / stem_of(path) for path in every}) <= len(targets):
         raise InputError("Two results would go to files of one name; give each its own.")
     given = {
+        "preset": preset,
         "order": order,
+        "hardness": hardness,
         "regulariser": regulariser,
         "noise": noise,
         "iterations": iterations,
-        "accelerate": accelerate or None,
+        "accelerate": accelerate,
     }
     settings: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     if shell is not None:
