@@ -124,6 +124,18 @@ def test_a_shell_or_all_of_them(scan, response, tmp_path):
                 tmp_path / "no.mif", words="give a b-value in s/mm², or all")  # fmt: skip
 
 
+def test_the_sharpest_preset_and_the_hardness(scan, response, tmp_path):
+    given = (scan, "--method", "csd", "--response", response, "--json", "--device", "cpu")
+    told = run(*given, "--preset", "sharpest", "-o", tmp_path / "sharp.mif").stdout
+    about = json.loads(told)
+    assert about["order"] == 16 and len(about["volumes"]) == 60
+    made = json.loads(sidecar_path(tmp_path / "sharp.mif").read_text())["Provenance"]
+    assert made["parameters"]["noise"] == "rician" and made["parameters"]["hardness"] == "inf"
+    told = run(*given, "--hardness", 3, "-o", tmp_path / "firm.mif").stdout
+    assert json.loads(told)["order"] == 8
+    refused(*given, "--preset", "best", "-o", tmp_path / "no.mif", words="standard, sharpest")
+
+
 def test_several_shells_take_msmt_with_all_tissues(scan, response, tmp_path):
     names = ("gm", "csf", "residual", "afd")
     maps = [x for n in names for x in (f"--{n}", tmp_path / f"{n}.nii.gz")]
