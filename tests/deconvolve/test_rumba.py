@@ -262,6 +262,8 @@ def test_tolerance_ends_early():
     found = rumba(scan, white(), tolerance=1e-2, device="cpu")
     assert found.converged == 1
     never = rumba(scan, white(), tolerance=0, iterations=5, device="cpu")
+    assert "reached the tolerance" in found.notes[-1]
+    assert never.notes[-1].endswith("all steps were taken, as is usual")
     assert never.converged == 0
 
 

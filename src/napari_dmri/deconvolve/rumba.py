@@ -316,7 +316,9 @@ def _result(
     notes = (
         f"{label} used {shells}" + (" (b0 volumes as their mean)" if dictionary.has_b0 else ""),
         f"{steps}; {len(dictionary.axes)} fibre axes; {_tissues(dictionary)}",
-        found.note,
+        found.note
+        if found.converged
+        else f"{found.voxels} voxels deconvolved; all steps were taken, as is usual",
     )
     return Deconvolution(
         fod,
