@@ -18,6 +18,7 @@ def open_dock(viewer: Any, name: str) -> Any:
     dock, widget = viewer.window.add_plugin_dock_widget(PLUGIN, name, tabify=True)
     dock.show()
     dock.raise_()
+    _whole_titles(dock)
     return widget
 
 
@@ -33,7 +34,25 @@ def open_docks(viewer: Any) -> dict[str, Any]:
         )
     opened[DOCKS[0]].show()
     opened[DOCKS[0]].raise_()
+    _whole_titles(opened[DOCKS[0]])
     return widgets
+
+
+def _whole_titles(dock: Any) -> None:
+    """Show the docks' tabs with their whole titles, closer together; arrows come where narrow."""
+    from qtpy.QtCore import Qt
+    from qtpy.QtWidgets import QMainWindow, QTabBar
+
+    window = dock.window()
+    if not isinstance(window, QMainWindow):
+        return
+
+    direct = Qt.FindChildOption.FindDirectChildrenOnly
+    for bar in window.findChildren(QTabBar, options=direct):
+        bar.setElideMode(Qt.TextElideMode.ElideNone)
+        bar.setUsesScrollButtons(True)
+        if not bar.styleSheet():
+            bar.setStyleSheet("QTabBar::tab { padding: 3px 5px; min-width: 0px; }")
 
 
 def view_files(
