@@ -240,12 +240,12 @@ def test_panels_come_and_go_many_times(make_napari_viewer, qtbot):
     layout = CompareLayout(viewer)
     for turn in range(5):
         a, b = maps(2)
-        layout.enter([[own], [a]], crosshair=False)
+        layout.enter([[own], [a]])
         # Another grid while one is on, in which the first panel is no more.
-        layout.enter([[a], [b]], crosshair=False)
+        layout.enter([[a], [b]])
         layout.leave()
         assert snapshot(viewer) == before
-        layout.enter([[own], [b]], crosshair=turn == 0)
+        layout.enter([[own], [b]])
         own.colorbar.visible = turn % 2 == 0
         viewer.layers.remove(b)
         qtbot.waitUntil(lambda: not layout.active)

@@ -32,7 +32,7 @@ def test_an_sh_file_opens_as_glyphs(viewer, settle, tmp_path, suffix):
     assert not viewer.layers[0].visible
 
 
-def test_commands_show_glyphs_peaks_and_the_angle(viewer, qtbot):
+def test_commands_show_glyphs_peaks_and_the_angle(viewer, settle):
     from napari_dmri.viewer.layers import sh_layer
 
     turned = np.array([np.cos(0.3), np.sin(0.3), 0])
@@ -42,6 +42,7 @@ def test_commands_show_glyphs_peaks_and_the_angle(viewer, qtbot):
         commands.show_sh_glyphs()
     assert len(glyphs_in(viewer)) == 2
     commands.compare_sh_glyphs()
+    settle(lambda: any(layer.style.colour == "map" for layer in glyphs_in(viewer)))
     lower, upper = glyphs_in(viewer)
     assert lower.style.colour == "map"
     assert upper.style.colour == "uniform" and upper.style.outline

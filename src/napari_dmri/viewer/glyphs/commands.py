@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import napari
 from napari.utils.notifications import show_error, show_info
 
 from napari_dmri.errors import InputError
 from napari_dmri.viewer.layers import kind_of
+
+if TYPE_CHECKING:
+    from napari_dmri.images import ScalarImage, ShImage
+    from napari_dmri.progress import Progress
 
 __all__ = [
     "compare_sh_glyphs",
@@ -49,14 +53,11 @@ def show_sh_peaks() -> None:
 def compare_sh_glyphs() -> None:
     """Colour one glyph layer by the angle of its first peaks to another's; draw that as outlines.
 
-    The two are those selected, or the two newest; the upper one is A, over which B is drawn.
+    The two are those selected, or the two newest; the upper one is A, over which B is drawn. The
+    angles are computed in the background.
     """
-    import numpy as np
-
-    from napari_dmri.images import ScalarImage
-    from napari_dmri.viewer.glyphs.peaks import first_peak_angles
     from napari_dmri.viewer.glyphs.show import image_of
-    from napari_dmri.viewer.layers import map_layer
+    from napari_dmri.viewer.jobs import Job
 
     viewer = _viewer()
     glyphs = [layer for layer in reversed(viewer.layers) if kind_of(layer) == "glyphs"]
@@ -67,13 +68,48 @@ def compare_sh_glyphs() -> None:
         return
     a, b = pair
     try:
-        image = image_of(a)
-        angles = first_peak_angles(image, image_of(b))
+        images = image_of(a), image_of(b)
     except InputError as error:
         show_error(str(error))
         return
     name = f"angle {a.name} | {b.name}"
-    data, kwargs, _ = map_layer(ScalarImage(np.nan_to_num(angles), image.affine, name, "degrees"))
+    job = Job(name, _angles, *images, name)
+
+    def show(outcome: Any) -> None:
+        _jobs.discard(job)
+        if outcome.error is not None:
+            show_error(outcome.error)
+        elif not outcome.cancelled:
+            _show_angles(viewer, a, b, outcome.result)
+
+    job.finished.connect(show)
+    _jobs.add(job)
+    job.start()
+
+
+_jobs: set[Any] = set()
+"""Jobs at work; nothing else holds them until they end."""
+
+
+def _angles(first: ShImage, second: ShImage, name: str, progress: Progress) -> ScalarImage:
+    """Map the angles between first peaks; 0 where there is none."""
+    import numpy as np
+
+    from napari_dmri.images import ScalarImage
+    from napari_dmri.viewer.glyphs.peaks import first_peak_angles
+
+    angles = first_peak_angles(first, second, progress)
+    return ScalarImage(np.nan_to_num(angles), first.affine, name, "degrees")
+
+
+def _show_angles(viewer: Any, a: Any, b: Any, angles: ScalarImage) -> None:
+    """Add the map of angles, colour A by it and draw B over A, where both are still there."""
+    from napari_dmri.viewer.layers import map_layer
+
+    if a not in viewer.layers or b not in viewer.layers:
+        show_info("The glyphs were removed meanwhile; their angles are not shown.")
+        return
+    data, kwargs, _ = map_layer(angles)
     look = {"colormap": "plasma", "contrast_limits": (0.0, 45.0), "visible": False}
     angle_layer = viewer.add_image(data, **{**kwargs, **look})
     a.restyle(colour="map", colour_layer=angle_layer)

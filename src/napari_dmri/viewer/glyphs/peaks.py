@@ -10,6 +10,8 @@ from scipy.linalg import polar
 
 from napari_dmri.errors import InputError
 from napari_dmri.images import PeakImage, ShImage
+from napari_dmri.progress import Progress
+from napari_dmri.progress import part as part_of
 from napari_dmri.viewer.glyphs.basis import PLAIN, Reading, ShSpace
 from napari_dmri.viewer.glyphs.field import blocks
 from napari_dmri.viewer.glyphs.sphere import evaluation_matrix, template
@@ -66,7 +68,12 @@ def sampled_peaks(
     return directions, amplitudes
 
 
-def first_peaks(coefficients: np.ndarray, space: ShSpace, reading: Reading = PLAIN) -> np.ndarray:
+def first_peaks(
+    coefficients: np.ndarray,
+    space: ShSpace,
+    reading: Reading = PLAIN,
+    progress: Progress | None = None,
+) -> np.ndarray:
     """Return the direction of each function's largest value (N, 3), to about a degree.
 
     The largest of 1281 axes is moved to the top of the parabola that value and gradient of the
@@ -78,17 +85,21 @@ def first_peaks(coefficients: np.ndarray, space: ShSpace, reading: Reading = PLA
     both = evaluation_matrix(FINE, space, reading)
     axes = sphere.vertices if space.full else sphere.vertices[: sphere.half]
     found = np.zeros((len(coefficients), 3))
-    for part in blocks(len(coefficients), 2048):
-        c = coefficients[part, : space.count]
+    for block in blocks(len(coefficients), 2048):
+        if progress is not None:
+            progress(block.start / len(coefficients), "finding peaks")
+        c = coefficients[block, : space.count]
         best = (c @ values).argmax(1)
         here = np.einsum("nc,cnk->nk", c, both[:, best])
         curvature = np.maximum(np.abs(here[:, :1]) * space.order * (space.order + 1) / 4, 1e-30)
         moved = axes[best] + np.clip(here[:, 1:] / curvature, -0.03, 0.03)
-        found[part] = moved / np.linalg.norm(moved, axis=1, keepdims=True)
+        found[block] = moved / np.linalg.norm(moved, axis=1, keepdims=True)
     return found
 
 
-def first_peak_angles(first: ShImage, second: ShImage) -> np.ndarray:
+def first_peak_angles(
+    first: ShImage, second: ShImage, progress: Progress | None = None
+) -> np.ndarray:
     """Return the angle between the first peaks of two images in degrees (X, Y, Z).
 
     NaN where one of them has no glyph.
@@ -112,7 +123,12 @@ def first_peak_angles(first: ShImage, second: ShImage) -> np.ndarray:
         for i in (first, second)
     ]
     both = there[0] & there[1]
-    peaks = [first_peaks(i.coefficients[both], ShSpace.of(i.shape[3])) for i in (first, second)]
+    peaks = [
+        first_peaks(
+            i.coefficients[both], ShSpace.of(i.shape[3]), progress=part_of(progress, *share)
+        )
+        for i, share in ((first, (0, 0.5)), (second, (0.5, 1)))
+    ]
     cosine = np.abs(np.einsum("nk,nk->n", *peaks))
     angles = np.full(first.shape[:3], np.nan, np.float32)
     angles[both] = np.rad2deg(np.arccos(np.clip(cosine, 0, 1)))
