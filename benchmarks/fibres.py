@@ -370,13 +370,20 @@ def run(args: argparse.Namespace) -> None:
 
 
 def table(args: argparse.Namespace) -> None:
-    shown = ("method", "volumes", "voxels", "threshold", "F1", "error", "error1", "30-40", "40-50")
-    for snr in args.snr:
-        print(f"\n**{args.table} response, seed {args.seed}, SNR {snr}**\n")
-        print("| " + " | ".join(shown) + " |\n|---" * 1 + "|---" * (len(shown) - 1) + "|")
-        for row in read_results():
-            if (row["table"], row["seed"], row["snr"]) == (args.table, str(args.seed), str(snr)):
-                print("| " + " | ".join(row[c] for c in shown) + " |")
+    """Print F1 at each SNR, and the other scores at the first."""
+    first = str(args.snr[0])
+    shown = {"error1": "single-fibre error (°)", "30-40": "30-40° (%)", "40-50": "40-50° (%)"}
+    heads = ["method", "volumes", "voxels", *(f"F1, SNR {snr}" for snr in args.snr)]
+    heads += [f"{words}, SNR {first}" for words in shown.values()]
+    print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
+    rows = [r for r in read_results() if (r["table"], r["seed"]) == (args.table, str(args.seed))]
+    for method in METHODS:
+        mine = {r["snr"]: r for r in rows if r["method"] == method.name}
+        if first in mine:
+            row = mine[first]
+            f1 = [mine[str(snr)]["F1"] if str(snr) in mine else "" for snr in args.snr]
+            cells = [method.name, row["volumes"], row["voxels"], *f1, *(row[c] for c in shown)]
+            print("| " + " | ".join(cells) + " |")
 
 
 def main() -> None:
