@@ -85,6 +85,11 @@ def dock(viewer):
 
 
 @pytest.fixture
+def fod():
+    return deconvolve(fibres(1500), "csd", responses_of(1500), order=4, device="cpu").fod
+
+
+@pytest.fixture
 def given(dock, tmp_path):
     """Return the dock with responses read from a file."""
     path = tmp_path / "resp_wm.txt"
@@ -286,6 +291,33 @@ def test_methods_side_by_side_with_a_table(viewer, tmp_path, finish, settle, qtb
     assert len(kept) == 4 and not any(layer.visible for layer in kept)
     assert compare.panels[1][0].name == "sub-01 | MSMT-CSD | AFD"
     assert compare.side.isEnabled() and not compare.side.isChecked()
+    for _ in range(3):
+        compare.side.click()
+        settle(lambda: viewer.canvas.grid.enabled)
+        qtbot.wait(200)
+        compare.side.click()
+        settle(lambda: not viewer.canvas.grid.enabled)
+        qtbot.wait(200)
+    viewer.layers.remove(compare.panels[0][0])
+    qtbot.wait(200)
+    assert not viewer.canvas.grid.enabled
+
+
+def test_glyphs_of_an_earlier_run_make_way_and_come_back(viewer, given, finish, fod):
+    for box in given.outputs.values():
+        box.setChecked(False)
+    given.outputs["glyphs"].setChecked(True)
+    given.run_bar.button.click()
+    finish(given.run_bar)
+    first = viewer.layers[-1]
+    given.live.begin(fod)
+    assert not first.visible and viewer.layers[-1].visible
+    given.live.drop()
+    assert first.visible and viewer.layers[-1] is first
+    given.run_bar.button.click()
+    finish(given.run_bar)
+    shown = [layer for layer in viewer.layers if kind_of(layer) == "glyphs" and layer.visible]
+    assert shown == [viewer.layers[-1]] and shown != [first]
 
 
 def test_export_writes_everything_and_never_overwrites(given, tmp_path, finish, settle):

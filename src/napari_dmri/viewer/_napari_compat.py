@@ -9,12 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import wraps
 from typing import Any
 
 import napari
 from napari.layers import Layer
 
-__all__ = ["PROBLEM", "add_to_context_menu", "register_layer", "renderer", "why_no_glyphs"]
+__all__ = [
+    "PROBLEM",
+    "add_to_context_menu",
+    "delete_in_own_context",
+    "register_layer",
+    "renderer",
+    "why_no_glyphs",
+]
 
 SUPPORTED = ((0, 9), (0, 10))
 
@@ -93,8 +101,32 @@ def renderer() -> str:
     return ""
 
 
+def delete_in_own_context() -> None:
+    """Make napari's canvas delete a removed layer's buffers in its own OpenGL context.
+
+    napari 0.9.2 sends the deletions at once, into whichever context is current: within an event
+    that is often the window's, and the next drawing may then crash the process.
+    """
+    with suppress(ImportError, AttributeError):
+        from napari._vispy.canvas import VispyCanvas
+
+        clean = VispyCanvas._clean_and_update_scenegraph
+        if getattr(clean, "in_own_context", False):
+            return
+
+        @wraps(clean)
+        def clean_in_own_context(self: Any) -> None:
+            with suppress(RuntimeError):
+                self._scene_canvas.set_current()
+            clean(self)
+
+        clean_in_own_context.in_own_context = True  # type: ignore[attr-defined]
+        VispyCanvas._clean_and_update_scenegraph = clean_in_own_context
+
+
 def register_layer(layer: type[Layer], visual: type[Any], controls: type[Any]) -> None:
     """Make a layer type known to napari: drawn, with controls, and able to be duplicated."""
+    delete_in_own_context()
     layer_to_visual[layer] = visual
     layer_to_controls[layer] = controls
     name = layer.__name__.lower()

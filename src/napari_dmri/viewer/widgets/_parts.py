@@ -26,6 +26,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dmri.device import free_memory
+from napari_dmri.viewer import _napari_compat as compat
 from napari_dmri.viewer.jobs import Job, Outcome
 from napari_dmri.viewer.layers import LayerData
 from napari_dmri.viewer.widgets.run_bar import LEVEL_COLOURS, RunBar, StatusLine
@@ -182,6 +183,7 @@ class Dock(QScrollArea):
 
     def __init__(self, viewer: Any, run_text: str = "Run") -> None:
         super().__init__()
+        compat.delete_in_own_context()
         # napari hands plugins a proxy that wraps every layer anew, so that no two are identical
         self.viewer = getattr(viewer, "__wrapped__", viewer)
         self.setWidgetResizable(True)

@@ -21,17 +21,22 @@ LOOKS: dict[str, dict[str, Any]] = {
 
 
 class LiveGlyphs:
-    """Hold the glyph layer of a run: begun with one slice, filled when the rest is done."""
+    """Hold the glyph layer of a run: begun with one slice, filled when the rest is done.
+
+    Glyphs that are on show in the same place are hidden; they are back if the run is dropped.
+    """
 
     def __init__(self, viewer: Any) -> None:
         self.viewer = viewer
         self.layer: Any = None
+        self._hidden: list[Any] = []
 
     def begin(self, fod: ShImage) -> None:
         """Show the slice that is ready."""
         from napari_dmri.viewer.glyphs.show import show_glyphs
 
         self.drop()
+        self._hide_others()
         self.layer = show_glyphs(self.viewer, replace(fod, name=f"{fod.name} (this slice)"))
 
     def fill(self, fod: ShImage) -> Any:
@@ -39,6 +44,9 @@ class LiveGlyphs:
         from napari_dmri.viewer.glyphs.show import show_glyphs
 
         layer, self.layer = self.layer, None
+        if layer is None:
+            self._hide_others()
+        self._hidden = []
         if layer is None or layer not in self.viewer.layers or kind_of(layer) != "glyphs":
             if layer is not None and layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
@@ -57,6 +65,19 @@ class LiveGlyphs:
         layer, self.layer = self.layer, None
         if layer is not None and layer in self.viewer.layers:
             self.viewer.layers.remove(layer)
+        for other in self._hidden:
+            if other in self.viewer.layers:
+                other.visible = True
+        self._hidden = []
+
+    def _hide_others(self) -> None:
+        if self.viewer.canvas.grid.enabled:
+            return
+        self._hidden = [
+            layer for layer in self.viewer.layers if kind_of(layer) == "glyphs" and layer.visible
+        ]
+        for layer in self._hidden:
+            layer.visible = False
 
 
 def map_layers(maps: dict[str, ScalarImage], shown: str = "") -> list[LayerData]:
