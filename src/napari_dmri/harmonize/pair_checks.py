@@ -41,9 +41,9 @@ class PairCheck:
 
     @property
     def sentence(self) -> str:
-        """What is wrong; of a pair with nothing wrong, what it holds."""
+        """What is wrong; of a pair with nothing wrong, its shell and order."""
         said = [c.sentence for c in self.checks if c.level == self.level]
-        return " ".join(said)
+        return " ".join(said[-2:] if self.level == "ok" else said)
 
 
 def check_pair(pair: Any, shell: float | None = None, order: int | None = None) -> PairCheck:

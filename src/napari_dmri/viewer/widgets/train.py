@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +51,9 @@ class TrainDock(Dock):
         self.model: Any = None
         self.saved: Path | None = None
         self.switch = Switch()
-        self._folder = tempfile.TemporaryDirectory(
-            prefix="napari-dmri-train-", ignore_cleanup_errors=True
-        )
+        self._folder = Path(tempfile.mkdtemp(prefix="napari-dmri-train-"))
+        # Not when it closes: what it cancels then may still write its state.
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._state: Path | None = None
         self._epoch, self._network = 0, True
         self.pairs = PairsTable(self.viewer)
@@ -99,8 +101,8 @@ class TrainDock(Dock):
         self.row("Smoothin&g λ", self.smooth, "Laplace-Beltrami smoothing of the SH fit.",
                  self.settings)  # fmt: skip
         self.mode = QComboBox()
-        self.mode.addItem("paper: patches of 3 × 3 × 3", "paper")
-        self.mode.addItem("tiled: larger blocks, no padding inside", "tiled")
+        self.mode.addItem("paper (3 × 3 × 3)", "paper")
+        self.mode.addItem("tiled (large blocks)", "tiled")
         self.row("Mo&de", self.mode, "How neighbourhoods are cut; a model runs in its own mode.",
                  self.settings)  # fmt: skip
         self.blocks = QComboBox()
@@ -197,10 +199,21 @@ class TrainDock(Dock):
                 return
 
     def _estimate(self, *_: Any) -> None:
-        self.device.say(device_line())
+        self.device.say(self._forecast())
         problem = self.pairs.problem
         self.run_bar.enable(not problem, problem)
         self._steer()
+
+    def _forecast(self) -> str:
+        """Say where training runs, and which pairs a network learns from and is validated on."""
+        from napari_dmri.harmonize.learned_fit import ENOUGH
+
+        pairs = self.pairs.pairs
+        if not pairs or not self.options.network:
+            return device_line()
+        if len(pairs) < ENOUGH:
+            return f"{device_line()} | validates on one end of each brain"
+        return f"{device_line()} | learns from {len(pairs) - 1}, validates on {pairs[-1].subject}"
 
     def _steer(self) -> None:
         """Enable what can be pressed now."""
@@ -220,7 +233,7 @@ class TrainDock(Dock):
         target = self._target()
         if target is not None:
             return target.with_name(f"{target.stem}.training{SUFFIX}")
-        return Path(self._folder.name) / f"{self.method.currentData()}.training{SUFFIX}"
+        return self._folder / f"{self.method.currentData()}.training{SUFFIX}"
 
     def _target(self) -> Path | None:
         text = self.target.text().strip()
