@@ -128,7 +128,7 @@ def _masks(source: Scan, target: Scan) -> list[CardCheck]:
         verb = "have" if len(without) == 2 else "has"
         words = f"{' and '.join(without).capitalize()} {verb} no mask: one will be made."
         return [CardCheck("warning", words)]
-    counts = [int(np.count_nonzero(s.mask)) for _, s in held]
+    counts = [int(np.asarray(s.mask, bool).sum()) for _, s in held]
     empty = [role for (role, _), count in zip(held, counts, strict=True) if not count]
     if empty:
         return [CardCheck("error", f"The {' and the '.join(empty)} mask is empty; make a new one.")]

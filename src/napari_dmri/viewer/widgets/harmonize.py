@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -107,7 +108,7 @@ class HarmonizeDock(Dock):
         self.show_novelty = QCheckBox("show how novel voxels are")
         self.show_novelty.setChecked(True)
         self.show_novelty.setToolTip(
-            "Add the map of how unlike the training voxels each voxel is; none was above 1."
+            "Add the map of how unlike the training voxels each voxel is; above 1 none of them was."
         )
         self.settings.addRow(self.show_novelty)
         self.result_name = name_edit()
@@ -253,6 +254,7 @@ class HarmonizeDock(Dock):
             box = QMessageBox(self)
             box.setWindowTitle("Model card")
             box.setText(card_text(self.model.card))
+            box.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
             box.exec()
 
     def make_job(self) -> Job | None:
@@ -328,14 +330,31 @@ def card_text(card: dict[str, Any]) -> str:
     """Write a model's card for reading, one fact a line."""
     lines = []
     for key, value in card.items():
-        if isinstance(value, (list, tuple)):
+        if isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
+            # Curves and inputs go by epoch and scan: too many to read here, and in the file.
+            text = _facts(value[0]) if len(value) == 1 else f"{len(value)} entries, see the file"
+        elif isinstance(value, (list, tuple)):
             text = ", ".join(map(str, value[:12])) + (" …" if len(value) > 12 else "")
         elif isinstance(value, dict):
-            text = ", ".join(f"{k} {v}" for k, v in value.items())
+            text = _facts(value)
         else:
             text = str(value)
         lines.append(f"{key.replace('_', ' ')}: {text}")
     return "\n".join(lines)
+
+
+def _facts(values: dict[str, Any]) -> str:
+    """Write the plain values of a part of a card; parts within it are counted."""
+    words = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            inner = ", ".join(f"{k} {v}" for k, v in value.items())
+            words.append(f"{key} ({inner})")
+        elif isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
+            words.append(f"{len(value)} {key}")
+        else:
+            words.append(f"{key} {value}")
+    return ", ".join(words).replace("_", " ")
 
 
 def _look(name: str) -> dict[str, Any]:

@@ -329,7 +329,12 @@ class TrainDock(Dock):
         self.saved, self.model = result
         card = self.model.card
         self._epoch = 0
-        words = [f"Trained on {len(card['subjects'])} subjects."]
+        held = card.get("validation_subjects") or []
+        count = len(card["subjects"]) - len(held)
+        words = [
+            f"Trained on {count} subject{'s' if count > 1 else ''}"
+            + (f", validated on {', '.join(held)}." if held else ".")
+        ]
         if self._network:
             entries = self.model.curves
             self.curves.show_curves(entries)

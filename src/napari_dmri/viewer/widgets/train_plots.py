@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from napari_dmri.viewer import preferences
 from napari_dmri.viewer.plots import SHELL_COLOURS, PlotCanvas
 
 __all__ = ["CurvePlot", "SlicePlot"]
+
+REST = 0.8
+"""Seconds between two paintings within an epoch, so that training keeps the processor."""
 
 TRAINING, VALIDATION = SHELL_COLOURS[0], SHELL_COLOURS[1]
 
@@ -22,6 +26,7 @@ class CurvePlot(PlotCanvas):
         super().__init__(viewer, 180, "Training and validation loss by epoch")
         self.curves: dict[int, dict[str, float | None]] = {}
         self.now: tuple[float, float] | None = None
+        self._painted = 0.0
         self.repaint_theme()
 
     def begin(self) -> None:
@@ -32,6 +37,8 @@ class CurvePlot(PlotCanvas):
     def tell(self, event: Any) -> None:
         """Take an event of the training loop."""
         if event.kind == "step":
+            if time.monotonic() - self._painted < REST:
+                return
             self.now = (event.epoch - 1 + event.step / max(event.steps, 1), event.train)
         elif event.kind in ("start", "epoch"):
             self.curves[event.epoch] = {"train": event.train, "validation": event.validation}
@@ -56,6 +63,7 @@ class CurvePlot(PlotCanvas):
 
     def paint(self) -> None:
         """Draw both curves, the running mean of this epoch, and a ring at the best."""
+        self._painted = time.monotonic()
         axes = self.figure.subplots()
         for name, colour in (("train", TRAINING), ("validation", VALIDATION)):
             points = [(n, e[name]) for n, e in sorted(self.curves.items()) if e[name]]
@@ -100,7 +108,7 @@ class SlicePlot(PlotCanvas):
         known = np.isfinite(made.target)
         rows, columns = np.flatnonzero(known.any(1)), np.flatnonzero(known.any(0))
         box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        top = float(np.percentile(made.target[known], 99.5)) or 1.0
+        low, top = (float(v) for v in np.percentile(made.target[known], [1, 99]))
         mirrored = preferences.convention() == "radiological"
         before, after = made.errors
         shown = (
@@ -110,7 +118,7 @@ class SlicePlot(PlotCanvas):
         )
         for axes, (name, picture, note) in zip(self.figure.subplots(1, 3), shown, strict=True):
             image = picture[box].T
-            axes.imshow(image[:, ::-1] if mirrored else image, cmap="gray", vmin=0, vmax=top,
+            axes.imshow(image[:, ::-1] if mirrored else image, cmap="gray", vmin=low, vmax=top,
                         origin="lower", interpolation="nearest")  # fmt: skip
             axes.axis("off")
             axes.set_title(f"{name}\n{note}")
