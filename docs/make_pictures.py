@@ -96,11 +96,46 @@ def real_glyphs(images: Path, folder: Path) -> None:
     viewer.close()
 
 
+def train_dock(images: Path) -> None:
+    """Train SHResNet on three simulated subjects, and take the window while it runs."""
+    import napari
+
+    from napari_dmri.harmonize import Pair
+    from napari_dmri.phantom.travelling import simulate_subject
+    from napari_dmri.viewer.driving import bring_to_front, settle, wait_for
+    from napari_dmri.viewer.launch import open_docks
+    from napari_dmri.viewer.layers import scan_layer
+
+    made = [simulate_subject(n, size=(64, 76, 8), repeats=False).scans for n in range(3)]
+    viewer = napari.Viewer()
+    viewer.window.resize(1280, 900)
+    dock = open_docks(viewer)["Train"]
+    bring_to_front(dock)
+    data, kwargs, _ = scan_layer(made[2]["ge_st"])
+    viewer.add_image(data, **kwargs)
+    dock.pairs.add(
+        [Pair(s["ge_st"], s["prisma_st"], f"sub-{n + 1:02d}") for n, s in enumerate(made)]
+    )
+    wait_for(lambda: not dock.pairs.problem, "the check of the pairs")
+    dock.run_bar.button.click()
+    wait_for(lambda: 4 in dock.curves.curves or not dock.run_bar.running, "four epochs")
+    settle(1.5)
+    dock.ensureWidgetVisible(dock.slice)
+    settle(0.3)
+    path = images / "train.png"
+    viewer.screenshot(str(path), canvas_only=False, flash=False)
+    Image.open(path).convert("RGB").save(path, optimize=True)
+    dock.run_bar.button.click()
+    wait_for(lambda: not dock.run_bar.running, "the training to stop")
+    viewer.close()
+
+
 def main() -> None:
     """Run the demo and keep its pictures."""
     images = Path(__file__).parent / "images"
     images.mkdir(exist_ok=True)
     phantom_glyphs(images)
+    train_dock(images)
     data = Path(os.environ.get("NAPARI_DMRI_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if data.is_dir():
         real_glyphs(images, data)

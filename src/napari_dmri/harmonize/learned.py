@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from napari_dmri.harmonize.base import Harmonization, PairLike
     from napari_dmri.harmonize.learned_fit import Trained
+    from napari_dmri.harmonize.learned_preview import Preview
     from napari_dmri.progress import Progress
     from napari_dmri.scan import Scan
     from napari_dmri.training.parts import Event, Switch
@@ -172,6 +173,7 @@ class LearnedHarmonizer:
         device: str = "auto",
         progress: Progress | None = None,
         on_event: Callable[[Event], None] | None = None,
+        on_preview: Callable[[Preview], None] | None = None,
         switch: Switch | None = None,
         state: str | Path | None = None,
     ) -> Self:
@@ -189,6 +191,8 @@ class LearnedHarmonizer:
             Where it runs; who is told.
         on_event, switch
             Who is told of the curves; who may pause it, or end it with the best weights so far.
+        on_preview
+            Who is shown a slice of a validation subject, as the network has it, each epoch.
         state
             A file to keep the state of training in. A training that was cancelled or killed goes on
             from it, given the same scans and settings.
@@ -218,6 +222,7 @@ class LearnedHarmonizer:
             device=device,
             progress=progress,
             on_event=on_event,
+            on_preview=on_preview,
             switch=switch,
             state=state,
         )

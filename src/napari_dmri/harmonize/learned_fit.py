@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.harmonize import networks
 from napari_dmri.harmonize.learned_card import make_card
+from napari_dmri.harmonize.learned_preview import previewing
 from napari_dmri.harmonize.novelty import Novelty, fit_novelty
 from napari_dmri.harmonize.plans import plan_orders, scan_of, subjects_of
 from napari_dmri.harmonize.training_pairs import TISSUES, Added, Recipe, add_pair
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from napari_dmri.harmonize.learned import LearnedHarmonizer
+    from napari_dmri.harmonize.learned_preview import Preview
     from napari_dmri.training.parts import Batches, Event, Switch
     from napari_dmri.training.store import Store
 
@@ -49,6 +51,7 @@ def train_network(
     device: str,
     progress: Progress | None,
     on_event: Callable[[Event], None] | None,
+    on_preview: Callable[[Preview], None] | None,
     switch: Switch | None,
     state: str | Path | None,
 ) -> Trained:
@@ -99,6 +102,8 @@ def train_network(
             "scans": [f.sha256 for f in facts],
             "samples": samples,
         }
+        if on_preview is not None and testing.samples:
+            on_event = previewing(testing, network, device, on_preview, on_event)
         fit = train(
             network,
             signal_loss,

@@ -9,7 +9,7 @@ from typing import Any
 __all__ = ["DOCKS", "open_dock", "open_docks", "view_files"]
 
 PLUGIN = "napari-dmri"
-DOCKS = ("Scan", "SH fit", "Harmonize", "Deconvolve", "Compare")
+DOCKS = ("Scan", "SH fit", "Harmonize", "Deconvolve", "Compare", "Train")
 """The docks in the order of the work."""
 
 

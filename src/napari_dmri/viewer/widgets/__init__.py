@@ -1,1 +1,1 @@
-"""The docks, in the order of the work: Scan, SH fit, Harmonize, Compare."""
+"""The docks, in the order of the work: Scan, SH fit, Harmonize, Deconvolve, Compare, Train."""

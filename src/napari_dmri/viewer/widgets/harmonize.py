@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -63,7 +64,9 @@ class HarmonizeDock(Dock):
         from napari_dmri.harmonize import METHODS
 
         self.model: Any = None
+        self.models: list[tuple[str, Any, str]] = []
         self._check: Job | None = None
+        self._opening: Job | None = None
         self._at_work: Any = None
         self.scan_picker = LayerPicker(self.viewer, is_kind("scan"), "open a scan first")
         self.row("S&can", self.scan_picker, "The scan to bring to the target scanner.")
@@ -77,7 +80,6 @@ class HarmonizeDock(Dock):
         self.row("M&ethod", self.method, "How the two scanners are made comparable.")
         self.model_choice = QComboBox()
         self.model_choice.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.model_choice.addItem("open or train one", None)
         self.open_model = QPushButton("open…")
         self.open_model.setToolTip("Choose a trained model file (.safetensors).")
         self.open_model.clicked.connect(self._ask_model)
@@ -91,6 +93,10 @@ class HarmonizeDock(Dock):
         self.train = TrainSection(self.viewer)
         self.train.trained.connect(self.load_model)
         self.body.insertWidget(1, self.train)
+        self.train_dock = QPushButton("Train SHResNet or Golkov…")
+        self.train_dock.setToolTip("Open the Train dock: pairs, curves, and the model for here.")
+        self.train_dock.clicked.connect(self._open_train)
+        self.body.insertWidget(2, self.train_dock)
         self.show_maps = QCheckBox("show the scale maps")
         self.show_maps.setChecked(True)
         self.show_maps.setToolTip("Add the factor that each SH order is multiplied by.")
@@ -99,6 +105,12 @@ class HarmonizeDock(Dock):
         self.show_alignment.setChecked(True)
         self.show_alignment.setToolTip("Add the model's template, warped to this scan.")
         self.settings.addRow(self.show_alignment)
+        self.show_novelty = QCheckBox("show how novel voxels are")
+        self.show_novelty.setChecked(True)
+        self.show_novelty.setToolTip(
+            "Add the map of how unlike the training voxels each voxel is; above 1 none of them was."
+        )
+        self.settings.addRow(self.show_novelty)
         self.result_name = name_edit()
         self.row("&Result", self.result_name, "Name of the new layer.", self.after)
         self.compare_when_done = QCheckBox("compare when done")
@@ -107,6 +119,8 @@ class HarmonizeDock(Dock):
         self.after.addRow(self.compare_when_done)
         self.scan_picker.layer_changed.connect(self._scan_changed)
         self.model_choice.currentIndexChanged.connect(self._model_changed)
+        self.method.currentIndexChanged.connect(self._list_models)
+        self._list_models()
         self._scan_changed(self.scan_picker.layer)
 
     @property
@@ -123,24 +137,58 @@ class HarmonizeDock(Dock):
         except (InputError, OSError) as error:
             self.model_line.say(str(error), "error")
             return False
-        for index in range(self.model_choice.count()):
-            if self.model_choice.itemData(index) is None:
-                self.model_choice.removeItem(index)
-                break
-        card = model.card
-        label = f"{card.get('source_site', '?')} → {card.get('target_site', '?')}"
-        self.model_choice.addItem(f"{label} ({Path(path).name})", model)
-        self.model_choice.setItemData(self.model_choice.count() - 1, str(path), 3)
-        self.model_choice.setCurrentIndex(self.model_choice.count() - 1)
-        self._model_changed()
+        self.offer(model, Path(path).name, str(path))
         return True
+
+    def offer(self, model: Any, name: str, tip: str = "") -> None:
+        """Put a trained model on its method's list and choose it."""
+        card = model.card
+        label = f"{card.get('source_site', '?')} → {card.get('target_site', '?')} ({name})"
+        self.models = [m for m in self.models if m[1] is not model]
+        self.models.append((label, model, tip or name))
+        self.method.blockSignals(True)
+        self.method.setCurrentIndex(max(0, self.method.findData(card.get("method"))))
+        self.method.blockSignals(False)
+        self._list_models()
+
+    def _list_models(self, *_: Any) -> None:
+        """List the models of the method that is chosen, the newest one chosen."""
+        name = self.method.currentData()
+        self.model_choice.blockSignals(True)
+        self.model_choice.clear()
+        for label, model, tip in self.models:
+            if model.card.get("method") == name:
+                self.model_choice.addItem(label, model)
+                self.model_choice.setItemData(self.model_choice.count() - 1, tip, 3)
+        if not self.model_choice.count():
+            self.model_choice.addItem("open or train one", None)
+        self.model_choice.setCurrentIndex(self.model_choice.count() - 1)
+        self.model_choice.blockSignals(False)
+        linear = name == "linear-rish"
+        self.show_alignment.setVisible(linear)
+        self.show_novelty.setVisible(not linear)
+        self._model_changed()
+
+    def _open_train(self) -> None:
+        open_dock(self.viewer, "Train")
 
     def _ask_model(self) -> None:
         path, _ = QFileDialog.getOpenFileName(
             self, "Open a trained model", "", "Models (*.safetensors)"
         )
-        if path:
-            self.load_model(path)
+        if path and not (self._opening is not None and self._opening.running):
+            # The first network of a session loads torch: not in the window's thread.
+            self.model_line.say(f"opening {Path(path).name} …")
+            self._opening = Job("Open model", open_model, path)
+            self._opening.finished.connect(self._opened)
+            self._opening.start()
+
+    def _opened(self, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            self.model_line.say(outcome.error, "error")
+        elif not outcome.cancelled:
+            path, model = outcome.result
+            self.offer(model, path.name, str(path))
 
     def _scan_changed(self, layer: Any) -> None:
         self.run_bar.clear()
@@ -206,6 +254,7 @@ class HarmonizeDock(Dock):
             box = QMessageBox(self)
             box.setWindowTitle("Model card")
             box.setText(card_text(self.model.card))
+            box.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
             box.exec()
 
     def make_job(self) -> Job | None:
@@ -221,7 +270,11 @@ class HarmonizeDock(Dock):
         there = source in self.viewer.layers
         made = []
         for name, image in result.maps.items():
-            wanted = self.show_maps if name.startswith("scale") else self.show_alignment
+            wanted = self.show_alignment
+            if name.startswith("scale"):
+                wanted = self.show_maps
+            elif name == "novelty":
+                wanted = self.show_novelty
             if wanted.isChecked():
                 made.append(extra_map(image, name, result.scan))
         data, kwargs, kind = scan_layer(result.scan)
@@ -266,24 +319,50 @@ def check_model(model: Any, scan: Scan, progress: Any = None) -> tuple[Any, Scan
     return model, scan, model.check(scan)
 
 
+def open_model(path: str, progress: Any = None) -> tuple[Path, Any]:
+    """Read a trained model."""
+    from napari_dmri import harmonize
+
+    return Path(path), harmonize.load(path)
+
+
 def card_text(card: dict[str, Any]) -> str:
     """Write a model's card for reading, one fact a line."""
     lines = []
     for key, value in card.items():
-        if isinstance(value, (list, tuple)):
+        if isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
+            # Curves and inputs go by epoch and scan: too many to read here, and in the file.
+            text = _facts(value[0]) if len(value) == 1 else f"{len(value)} entries, see the file"
+        elif isinstance(value, (list, tuple)):
             text = ", ".join(map(str, value[:12])) + (" …" if len(value) > 12 else "")
         elif isinstance(value, dict):
-            text = ", ".join(f"{k} {v}" for k, v in value.items())
+            text = _facts(value)
         else:
             text = str(value)
         lines.append(f"{key.replace('_', ' ')}: {text}")
     return "\n".join(lines)
 
 
+def _facts(values: dict[str, Any]) -> str:
+    """Write the plain values of a part of a card; parts within it are counted."""
+    words = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            inner = ", ".join(f"{k} {v}" for k, v in value.items())
+            words.append(f"{key} ({inner})")
+        elif isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
+            words.append(f"{len(value)} {key}")
+        else:
+            words.append(f"{key} {value}")
+    return ", ".join(words).replace("_", " ")
+
+
 def _look(name: str) -> dict[str, Any]:
     """Show scales about 1, and scan over template in colours that add up to white."""
     if name.startswith("scale"):
         return {"colormap": DIVERGING, "contrast_limits": (0.5, 1.5)}
+    if name == "novelty":
+        return {"colormap": "inferno", "contrast_limits": (0.0, 2.0)}
     if name.startswith("template"):
         return {"colormap": "green", "blending": "opaque"}
     return {"colormap": "magenta", "blending": "additive"}

@@ -57,6 +57,7 @@ class RunBar(QWidget):
         self._text = text
         self._job: Job | None = None
         self._allowed = (True, "")
+        self.stop_tip = "Stop; nothing is kept."
         self._start: Callable[[], Job | None] = lambda: None
         self.button = QPushButton(text)
         self.button.setDefault(True)
@@ -98,6 +99,12 @@ class RunBar(QWidget):
             self.button.setEnabled(possible)
             self.button.setToolTip(reason)
 
+    def name(self, text: str) -> None:
+        """Change what the button says while no job is at work."""
+        self._text = text
+        if not self.running:
+            self.button.setText(text)
+
     def clear(self) -> None:
         """Forget what the last job said, unless one is at work."""
         if not self.running:
@@ -128,7 +135,7 @@ class RunBar(QWidget):
         self.bar.setValue(0)
         self.button.setText("Cancel")
         self.button.setEnabled(True)
-        self.button.setToolTip("Stop; nothing is kept.")
+        self.button.setToolTip(self.stop_tip)
         self.step.show()
         job.progressed.connect(self._progressed)
         job.finished.connect(self._finished)

@@ -33,7 +33,7 @@ class TrainSection(Section):
     trained = Signal(str)
 
     def __init__(self, viewer: Any) -> None:
-        super().__init__("Train a model", expanded=False)
+        super().__init__("Train LinearRISH from a table", expanded=False)
         self.viewer = viewer
         inner = QWidget()
         column = QVBoxLayout(inner)

@@ -1,0 +1,130 @@
+"""What a training shows while it runs: its curves, and one slice as the network has it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from napari_dmri.viewer import preferences
+from napari_dmri.viewer.plots import SHELL_COLOURS, PlotCanvas
+
+__all__ = ["CurvePlot", "SlicePlot"]
+
+REST = 0.8
+"""Seconds between two paintings within an epoch, so that training keeps the processor."""
+
+TRAINING, VALIDATION = SHELL_COLOURS[0], SHELL_COLOURS[1]
+
+
+class CurvePlot(PlotCanvas):
+    """Show training and validation loss by epoch as they come, on a logarithmic axis."""
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__(viewer, 180, "Training and validation loss by epoch")
+        self.curves: dict[int, dict[str, float | None]] = {}
+        self.now: tuple[float, float] | None = None
+        self._painted = 0.0
+        self.repaint_theme()
+
+    def begin(self) -> None:
+        """Forget an earlier training."""
+        self.curves, self.now = {}, None
+        self.repaint_theme()
+
+    def tell(self, event: Any) -> None:
+        """Take an event of the training loop."""
+        if event.kind == "step":
+            if time.monotonic() - self._painted < REST:
+                return
+            self.now = (event.epoch - 1 + event.step / max(event.steps, 1), event.train)
+        elif event.kind in ("start", "epoch"):
+            self.curves[event.epoch] = {"train": event.train, "validation": event.validation}
+            self.now = None
+        else:
+            return
+        self.repaint_theme()
+
+    def show_curves(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Show the curves of a model's card."""
+        self.curves = {
+            int(e["epoch"]): {"train": e["train"], "validation": e["validation"]} for e in entries
+        }
+        self.now = None
+        self.repaint_theme()
+
+    @property
+    def best(self) -> int | None:
+        """The epoch of the lowest validation loss so far."""
+        known = {n: e["validation"] for n, e in self.curves.items() if e["validation"] is not None}
+        return min(known, key=lambda n: known[n]) if known else None
+
+    def paint(self) -> None:
+        """Draw both curves, the running mean of this epoch, and a ring at the best."""
+        self._painted = time.monotonic()
+        axes = self.figure.subplots()
+        for name, colour in (("train", TRAINING), ("validation", VALIDATION)):
+            points = [(n, e[name]) for n, e in sorted(self.curves.items()) if e[name]]
+            if name == "train" and self.now is not None:
+                points.append(self.now)
+            label = "training" if name == "train" else name
+            axes.plot(*(zip(*points, strict=True) if points else ((), ())), ".-", lw=1.2, ms=4,
+                      color=colour, label=label)  # fmt: skip
+        best = self.best
+        if best is not None:
+            axes.plot(best, self.curves[best]["validation"], "o", mfc="none", mec=self.ink, ms=8)
+        axes.set(xlabel="epoch", ylabel="mean squared error of S/b0", yscale="log")
+        axes.yaxis.set_minor_formatter("{x:.2g}")
+        axes.yaxis.set_major_formatter("{x:.2g}")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.tick_params(which="minor", colors=self.ink, labelsize=7, length=1)
+        axes.legend(fontsize=7, frameon=False, labelcolor=self.ink, loc="upper right")
+        self.dress(axes)
+        axes.yaxis.label.set_fontsize(7)
+
+    def clicked(self, event: Any) -> None:
+        """Do nothing: an epoch is no place to go to."""
+
+
+class SlicePlot(PlotCanvas):
+    """Show one slice three times: source, prediction, target, in the same grays."""
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__(viewer, 170, "A slice: source, prediction and target")
+        self.preview: Any = None
+
+    def show_preview(self, preview: Any) -> None:
+        """Show what training has made of its slice; None clears it."""
+        self.preview = preview
+        self.repaint_theme()
+
+    def paint(self) -> None:
+        """Draw the three pictures, cropped to what is learned from, with their errors."""
+        made = self.preview
+        if made is None:
+            return
+        known = np.isfinite(made.target)
+        rows, columns = np.flatnonzero(known.any(1)), np.flatnonzero(known.any(0))
+        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        low, top = (float(v) for v in np.percentile(made.target[known], [1, 99]))
+        mirrored = preferences.convention() == "radiological"
+        before, after = made.errors
+        shown = (
+            ("source", made.source, f"error {before:.4f}"),
+            ("prediction", made.prediction, f"error {after:.4f}"),
+            ("target", made.target, "measured"),
+        )
+        for axes, (name, picture, note) in zip(self.figure.subplots(1, 3), shown, strict=True):
+            image = picture[box].T
+            axes.imshow(image[:, ::-1] if mirrored else image, cmap="gray", vmin=low, vmax=top,
+                        origin="lower", interpolation="nearest")  # fmt: skip
+            axes.axis("off")
+            axes.set_title(f"{name}\n{note}")
+            self.dress(axes)
+        words = f"mean S/b0 of {made.subject}, slice {made.index}, after epoch {made.epoch}"
+        self.figure.supxlabel(words, color=self.ink, fontsize=7)
+
+    def clicked(self, event: Any) -> None:
+        """Do nothing: the slice may be of a scan that is not open."""

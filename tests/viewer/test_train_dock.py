@@ -1,0 +1,214 @@
+"""The Train dock in the real viewer: pairs, training, pausing, going on, and using the model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_dmri import harmonize
+from napari_dmri.harmonize import Pair
+from napari_dmri.io import write_map, write_scan
+from napari_dmri.phantom.travelling import simulate_subject
+from napari_dmri.viewer.layers import kind_of, object_of, scan_layer
+from napari_dmri.viewer.widgets.harmonize import HarmonizeDock
+from napari_dmri.viewer.widgets.train import TrainDock
+
+pytestmark = [
+    pytest.mark.viewer,
+    pytest.mark.filterwarnings("ignore::napari_dmri.errors.DmriWarning"),
+]
+SITES = ("ge_st", "prisma_st")
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    made = [simulate_subject(i, size=(24, 28, 4), repeats=False) for i in range(3)]
+    return [Pair(*(s.scans[site] for site in SITES), s.subject) for s in made]
+
+
+@pytest.fixture
+def dock(viewer):
+    dock = TrainDock(viewer)
+    viewer.window.add_dock_widget(dock)
+    return dock
+
+
+def fill(dock, pairs, settle, method="golkov"):
+    dock.pairs.add(pairs)
+    dock.method.setCurrentIndex(dock.method.findData(method))
+    dock.epochs.setValue(1)
+    settle(lambda: not dock.pairs.problem)
+
+
+def add(viewer, scan):
+    data, kwargs, _ = scan_layer(scan)
+    return viewer.add_image(data, **kwargs)
+
+
+def test_a_pair_is_added_from_two_layers_and_checked(viewer, dock, pairs, settle):
+    assert not dock.run_bar.button.isEnabled()
+    assert "Load a table" in dock.pairs.line.sentence
+    source, target = add(viewer, pairs[0].source), add(viewer, pairs[0].target)
+    for role, layer in (("source", source), ("target", target)):
+        dock.pairs.pickers[role].choose(layer)
+    assert dock.pairs.subject.text() == "sub-01"
+    dock.pairs.add_button.click()
+    settle(lambda: not dock.pairs.problem)
+    assert "ge_st → prisma_st" in dock.pairs.table.item(0, 1).text()
+    assert "30 and 30 directions" in dock.pairs.table.item(0, 1).text()
+    assert dock.run_bar.button.isEnabled() and "1 pair" in dock.pairs.line.sentence
+    dock.pairs.add_button.click()
+    assert "in the table already" in dock.pairs.line.sentence and len(dock.pairs.rows) == 1
+    dock.pairs.pickers["target"].choose(source)
+    dock.pairs.add_button.click()
+    assert "same layer" in dock.pairs.line.sentence
+
+
+def test_a_pair_that_cannot_be_trained_on_is_red_and_holds_training(dock, pairs, settle):
+    empty = pairs[1].source.with_mask(np.zeros(pairs[1].source.grid, bool))
+    dock.pairs.add([pairs[0], replace(pairs[1], source=empty)])
+    settle(lambda: all(row.check for row in dock.pairs.rows))
+    assert "mask is empty" in dock.pairs.table.item(1, 1).text()
+    assert not dock.run_bar.button.isEnabled() and "sub-02" in dock.run_bar.button.toolTip()
+    dock.pairs.table.selectRow(1)
+    dock.pairs.remove_button.click()
+    assert dock.run_bar.button.isEnabled()
+    dock.order.setCurrentIndex(dock.order.findData(8))
+    settle(lambda: all(row.check for row in dock.pairs.rows))
+    assert "above what" in dock.pairs.table.item(0, 1).text()
+
+
+def test_a_table_is_loaded_and_a_bad_one_refused(dock, pairs, tmp_path, settle):
+    from napari_dmri.images import ScalarImage
+
+    lines = ["subject\tsource\ttarget\tsource_mask\ttarget_mask"]
+    for pair in pairs[:2]:
+        names = []
+        for site, scan in zip(SITES, (pair.source, pair.target), strict=True):
+            names.append(f"{pair.subject}_{site}")
+            write_scan(scan, tmp_path / f"{names[-1]}.nii.gz")
+            mask = ScalarImage(scan.mask, scan.affine, "mask")
+            write_map(mask, tmp_path / f"{names[-1]}_mask.nii.gz")
+        files = [f"{n}{end}.nii.gz" for end in ("", "_mask") for n in names]
+        lines.append("\t".join([pair.subject, *files]))
+    table = tmp_path / "pairs.tsv"
+    table.write_text("\n".join(lines) + "\n")
+    assert dock.pairs.load(table)
+    settle(lambda: not dock.pairs.problem)
+    assert [p.subject for p in dock.pairs.pairs] == ["sub-01", "sub-02"]
+    assert dock.target.text() == str(tmp_path / "shresnet.safetensors")
+    (tmp_path / "bad.tsv").write_text("subject\tsource\n")
+    assert not dock.pairs.load(tmp_path / "bad.tsv")
+    assert "lacks the column(s) target" in dock.pairs.line.sentence
+    assert len(dock.pairs.rows) == 2
+
+
+def test_training_shows_curves_and_a_slice_and_the_model_is_used(
+    viewer, dock, pairs, tmp_path, settle
+):
+    fill(dock, pairs[:2], settle, "shresnet")
+    target = tmp_path / "model.safetensors"
+    dock.target.setText(str(target))
+    dock.run_bar.button.click()
+    settle(lambda: dock.pause.isEnabled() and dock.pause.isVisible())
+    settle(lambda: not dock.run_bar.running)
+    assert dock.run_bar.message.level in ("ok", "warning"), dock.run_bar.message.sentence
+    assert "Trained on 2 subjects." in dock.run_bar.message.sentence
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+        "model.json",
+        "model.safetensors",
+    ]
+    entries = harmonize.load(target).curves
+    assert sorted(dock.curves.curves) == [entry["epoch"] for entry in entries] == list(range(7))
+    assert dock.slice.isVisible() and dock.slice.preview.epoch == 6
+    assert np.isfinite(dock.slice.preview.prediction).any()
+    layer = add(viewer, simulate_subject(4, size=(24, 28, 4), repeats=False).scans["ge_st"])
+    other = dock.use_in_harmonize()
+    assert isinstance(other, HarmonizeDock)
+    assert other.model is dock.model and other.method.currentText() == "SHResNet"
+    assert "model.safetensors" in other.model_choice.currentText()
+    other.scan_picker.choose(layer)
+    settle(other.checked)
+    assert other.run_bar.button.isEnabled(), other.model_line.sentence
+    other.compare_when_done.setChecked(False)
+    other.run_bar.button.click()
+    settle(lambda: not other.run_bar.running)
+    made = {new.name: new for new in viewer.layers if new is not layer}
+    assert "sub-05 ge_st | prisma_st (SHResNet)" in made, other.run_bar.message.sentence
+    novelty = next(new for name, new in made.items() if name.endswith("| novelty"))
+    assert kind_of(novelty) == "map" and novelty.colormap.name == "inferno"
+    assert float(np.nanmax(object_of(novelty).data)) > 0
+    # Each method lists its own models.
+    other.method.setCurrentIndex(other.method.findData("golkov"))
+    assert other.model is None
+    other.method.setCurrentIndex(other.method.findData("shresnet"))
+    assert other.model is dock.model
+
+
+def test_training_pauses_stops_and_goes_on_from_there(dock, pairs, settle, qtbot):
+    fill(dock, pairs, settle)
+    dock.epochs.setValue(500)
+    dock.run_bar.button.click()
+    settle(lambda: 2 in dock.curves.curves)
+    dock.pause.click()
+    settle(lambda: "paused" in dock.run_bar.step.text())
+    assert dock.pause.text() == "&Resume"
+    seen = max(dock.curves.curves)
+    qtbot.wait(200)
+    assert max(dock.curves.curves) <= seen + 1
+    dock.run_bar.button.click()
+    settle(lambda: not dock.run_bar.running)
+    assert "Go on continues from there" in dock.run_bar.message.sentence
+    assert dock.run_bar.button.text() == "Go on" and dock.model is None
+    stopped = max(dock.curves.curves)
+    dock.run_bar.button.click()
+    settle(lambda: max(dock.curves.curves) > stopped)
+    dock.finish.click()
+    settle(lambda: not dock.run_bar.running)
+    assert dock.model is not None, dock.run_bar.message.sentence
+    assert dock.run_bar.button.text() == "Train"
+    # Its curves hold the epochs from before it was stopped, too.
+    assert [e["epoch"] for e in dock.model.curves] == list(range(len(dock.model.curves)))
+
+
+def test_a_stopped_training_can_be_forgotten(dock, pairs, tmp_path, settle):
+    fill(dock, pairs, settle)
+    dock.epochs.setValue(500)
+    dock.target.setText(str(tmp_path / "model"))
+    dock.run_bar.button.click()
+    settle(lambda: 1 in dock.curves.curves)
+    dock.run_bar.button.click()
+    settle(lambda: not dock.run_bar.running)
+    assert (tmp_path / "model.training.safetensors").is_file() and dock.anew.isVisible()
+    dock.seed.setValue(1)
+    dock.run_bar.button.click()
+    settle(lambda: not dock.run_bar.running)
+    assert "other settings" in dock.run_bar.message.sentence
+    dock.anew.click()
+    assert list(tmp_path.iterdir()) == [] and dock.run_bar.button.text() == "Train"
+
+
+def test_a_model_is_saved_afterwards_and_nothing_overwritten(dock, pairs, tmp_path, settle):
+    fill(dock, pairs[:2], settle)
+    assert not dock.save(tmp_path / "early")
+    dock.run_bar.button.click()
+    settle(lambda: not dock.run_bar.running)
+    assert dock.save(tmp_path / "late") and (tmp_path / "late.safetensors").is_file()
+    assert not dock.save(tmp_path / "late") and dock.save_line.level == "error"
+    dock.target.setText(str(tmp_path / "late.safetensors"))
+    dock.run_bar.button.click()
+    assert not dock.run_bar.running and "not overwritten" in dock.run_bar.message.sentence
+
+
+def test_a_closed_dock_stops_its_training(viewer, pairs, settle):
+    dock = TrainDock(viewer)
+    window = viewer.window.add_dock_widget(dock)
+    fill(dock, pairs, settle)
+    dock.epochs.setValue(500)
+    dock.run_bar.button.click()
+    settle(lambda: 1 in dock.curves.curves)
+    job = dock.run_bar.job
+    viewer.window.remove_dock_widget(window)
+    settle(lambda: not job.running)
