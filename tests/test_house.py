@@ -90,7 +90,9 @@ def test_importing_the_package_loads_neither_torch_nor_qt() -> None:
     assert answer.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("package", ["", ".deconvolve", ".harmonize", ".io", ".phantom", ".training"])
+@pytest.mark.parametrize(
+    "package", ["", ".deconvolve", ".harmonize", ".io", ".phantom", ".training"]
+)
 def test_packages_offer_what_they_say(package: str) -> None:
     import importlib
 
