@@ -505,14 +505,18 @@ def test_view_and_demo_hand_over_to_the_viewer(scan, tmp_path, monkeypatch):
     import types
 
     seen = []
-    launch = types.SimpleNamespace(view_files=lambda paths: seen.append(list(paths)))
+    launch = types.SimpleNamespace(
+        view_files=lambda paths, **options: seen.append((list(paths), options))
+    )
     shown = types.SimpleNamespace(run_demo=lambda **kwargs: seen.append(kwargs))
     monkeypatch.setitem(sys.modules, "napari_dmri.viewer.launch", launch)
     monkeypatch.setitem(sys.modules, "napari_dmri.viewer.demo", shown)
     run("view", scan, scan)
     run("demo", "--scan", scan, "-o", tmp_path / "d", "--headless")
-    assert seen[0] == [scan, scan]
+    assert seen[0] == ([scan, scan], {"basis": None, "side_by_side": False})
     assert seen[1] == {"scan": scan, "out": tmp_path / "d", "headless": True}
+    run("view", scan, "--basis", "descoteaux07", "--side-by-side")
+    assert seen[2] == ([scan], {"basis": "descoteaux07", "side_by_side": True})
     refused("view", tmp_path / "none.nii", words="No file")
     refused("demo", "--scan", tmp_path / "none.nii", words="No scan")
 
