@@ -238,7 +238,7 @@ def test_panels_come_and_go_many_times(make_napari_viewer, qtbot):
     own = viewer.add_image(maps(1)[0].data, name="own map", **SPACE)
     before = snapshot(viewer)
     layout = CompareLayout(viewer)
-    for turn in range(5):
+    for turn in range(2):
         a, b = maps(2)
         layout.enter([[own], [a]])
         # Another grid while one is on, in which the first panel is no more.
