@@ -40,7 +40,17 @@ from napari_dmri.sphere.harmonics import n_coefficients
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Plan", "check_solver", "constraint_count", "magnitude_free", "make_plan", "solve"]
+    from napari_dmri.deconvolve.voxels import Tile
+
+__all__ = [
+    "Plan",
+    "check_solver",
+    "constraint_count",
+    "magnitude_free",
+    "make_plan",
+    "solve",
+    "tile_solver",
+]
 
 EVERY = 10
 """Iterations between two looks at the residuals; the first is after twice as many."""
@@ -261,6 +271,50 @@ def constraint_count(order: int) -> int:
     Two for each coefficient, 240 at least: with more, peaks do not change measurably.
     """
     return max(240, 2 * n_coefficients(order))
+
+
+def tile_solver(
+    plan: Plan, scale: float, free: int, *, iterations: int, tolerance: float, sigma: float | None
+) -> Tile:
+    """Return what solves tiles of magnitudes for `voxels.solve_voxels`.
+
+    Parameters
+    ----------
+    plan
+        What voxels share; its forward matrix was divided by ``scale``.
+    scale
+        What magnitudes are divided by.
+    free
+        How many of the first unknowns may be negative (the fODF's coefficients); the rest, amounts
+        of tissue, end at 0 or more. Solutions to start from hold the first alone.
+    iterations, tolerance
+        As for `solve`.
+    sigma
+        Noise in the units of the magnitudes; None for the Gaussian likelihood.
+    """
+    others = plan.forward.shape[0] - free
+
+    def tile(
+        signal: torch.Tensor, guess: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        import torch
+
+        signal /= scale
+        if guess is not None and others:
+            guess = torch.nn.functional.pad(guess, (0, others))
+        x, converged = solve(
+            plan,
+            signal,
+            iterations=iterations,
+            tolerance=tolerance,
+            start=guess,
+            sigma=None if sigma is None else sigma / scale,
+        )
+        x[:, free:].clamp_(min=0)
+        error = signal.sub_(x @ plan.forward).square_().mean(1).sqrt_()
+        return x, converged, error * scale
+
+    return tile
 
 
 def check_solver(

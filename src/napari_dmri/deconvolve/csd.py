@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dmri.deconvolve.admm import check_solver, constraint_count, make_plan, solve
+from napari_dmri.deconvolve.admm import check_solver, constraint_count, make_plan, tile_solver
 from napari_dmri.deconvolve.base import Deconvolution, ResponseSet
 from napari_dmri.deconvolve.magnitudes import choose_sigma, noise_notes
 from napari_dmri.deconvolve.shells import (
@@ -45,8 +45,6 @@ from napari_dmri.sphere.harmonics import design_matrix, n_coefficients
 from napari_dmri.sphere.sampling import half_sphere
 
 if TYPE_CHECKING:
-    import torch
-
     from napari_dmri.images import Response
     from napari_dmri.progress import Progress
     from napari_dmri.scan import Scan
@@ -184,21 +182,9 @@ def csd(
         forward, constraints, penalty, rho=rho, hardness=hardness, device=where.torch()
     )
 
-    def tile(
-        signal: torch.Tensor, guess: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        signal /= scale
-        x, converged = solve(
-            plan,
-            signal,
-            iterations=iterations,
-            tolerance=tolerance,
-            start=guess,
-            sigma=None if level is None else level / scale,
-        )
-        error = signal.sub_(x @ plan.forward).square_().mean(1).sqrt_()
-        return x, converged, error * scale
-
+    tile = tile_solver(
+        plan, scale, forward.shape[1], iterations=iterations, tolerance=tolerance, sigma=level
+    )
     found = solve_voxels(
         scan,
         shells.volumes,

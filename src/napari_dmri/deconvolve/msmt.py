@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dmri.deconvolve.admm import check_solver, constraint_count, make_plan, solve
+from napari_dmri.deconvolve.admm import check_solver, constraint_count, make_plan, tile_solver
 from napari_dmri.deconvolve.base import TISSUES, Deconvolution, ResponseSet
 from napari_dmri.deconvolve.magnitudes import choose_sigma, noise_notes
 from napari_dmri.deconvolve.shells import (
@@ -45,8 +45,6 @@ from napari_dmri.sphere.sampling import half_sphere
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import torch
 
     from napari_dmri.images import Response
     from napari_dmri.progress import Progress
@@ -170,26 +168,7 @@ def msmt_csd(
     kappa[:directions] = hardness
     plan = make_plan(forward, constraints, penalty, rho=rho, hardness=kappa, device=where.torch())
 
-    def tile(
-        signal: torch.Tensor, guess: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        import torch
-
-        signal /= scale
-        if guess is not None and others:
-            guess = torch.nn.functional.pad(guess, (0, len(others)))
-        x, converged = solve(
-            plan,
-            signal,
-            iterations=iterations,
-            tolerance=tolerance,
-            start=guess,
-            sigma=None if level is None else level / scale,
-        )
-        x[:, count:].clamp_(min=0)
-        error = signal.sub_(x @ plan.forward).square_().mean(1).sqrt_()
-        return x, converged, error * scale
-
+    tile = tile_solver(plan, scale, count, iterations=iterations, tolerance=tolerance, sigma=level)
     found = solve_voxels(
         scan,
         shells.volumes,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QFileDialog,
     QGridLayout,
     QPushButton,
 )
@@ -31,7 +29,6 @@ from napari_dmri.viewer.deconvolving import (
 from napari_dmri.viewer.jobs import Job, Outcome, PreviewJob
 from napari_dmri.viewer.layers import is_kind, scan_of
 from napari_dmri.viewer.widgets._parts import (
-    Dock,
     LayerPicker,
     StatusLine,
     device_line,
@@ -41,6 +38,7 @@ from napari_dmri.viewer.widgets.deconvolve_compare import CompareMethods
 from napari_dmri.viewer.widgets.deconvolve_response import ResponsePart
 from napari_dmri.viewer.widgets.deconvolve_settings import MethodSettings, peak_share_field
 from napari_dmri.viewer.widgets.deconvolve_show import LiveGlyphs, map_layers, slice_on_show
+from napari_dmri.viewer.widgets.exporting import ExportingDock
 from napari_dmri.viewer.widgets.fit import BASES
 from napari_dmri.viewer.widgets.mask_row import MaskRow
 from napari_dmri.viewer.widgets.scan_facts import one_line
@@ -57,7 +55,7 @@ TIPS = {
 }
 
 
-class DeconvolveDock(Dock):
+class DeconvolveDock(ExportingDock):
     """Estimate the fibre orientations of a scan, and compare methods.
 
     Parameters
@@ -67,6 +65,8 @@ class DeconvolveDock(Dock):
     """
 
     title = "Deconvolve"
+    write_result = staticmethod(export_deconvolution)
+    folder_title = "Folder for the fODF and the maps"
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
@@ -342,41 +342,6 @@ class DeconvolveDock(Dock):
 
             made = provenance("brain-mask", {}, {"scan": result.scan.name})
             self.mask_row.add(result.scan.mask, result.scan, made).visible = False
-
-    def _format_changed(self, *_: Any) -> None:
-        # A .mif file has no place to name a basis: it holds MRtrix3's.
-        mrtrix = self.format.currentData() == ".mif"
-        if mrtrix:
-            self.basis.setCurrentIndex(self.basis.findData("tournier07"))
-        self.basis.setEnabled(not mrtrix)
-
-    def _ask_export(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Folder for the fODF and the maps")
-        if folder:
-            self.export(folder)
-
-    def export(self, folder: str | Path) -> Job | None:
-        """Write the last result to a folder in the background; say what was written."""
-        if self.result is None:
-            self.export_line.say("Run first.", "error")
-            return None
-        job = Job(
-            "Export", export_deconvolution, self.result, Path(folder),
-            self.basis.currentData(), self.format.currentData(),
-        )  # fmt: skip
-        job.finished.connect(self._exported)
-        self._export_job = job
-        self.export_button.setEnabled(False)
-        job.start()
-        return job
-
-    def _exported(self, outcome: Outcome) -> None:
-        self.export_button.setEnabled(True)
-        if outcome.error is not None:
-            self.export_line.say(outcome.error, "error")
-        elif not outcome.cancelled:
-            names = [path.name for path in outcome.result]
-            self.export_line.say(f"Wrote {', '.join(names)} to {outcome.result[0].parent}.", "ok")
 
 
 def _sentence(words: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Qt
@@ -11,7 +10,6 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
-    QFileDialog,
     QGridLayout,
     QLabel,
     QPushButton,
@@ -34,12 +32,12 @@ from napari_dmri.viewer.fitting import (
 from napari_dmri.viewer.jobs import Job, Outcome
 from napari_dmri.viewer.layers import is_kind, map_layer, rgb_layer, scan_of, sh_layer
 from napari_dmri.viewer.widgets._parts import (
-    Dock,
     LayerPicker,
     StatusLine,
     device_line,
     name_edit,
 )
+from napari_dmri.viewer.widgets.exporting import ExportingDock
 from napari_dmri.viewer.widgets.mask_row import MaskRow
 from napari_dmri.viewer.widgets.scan_facts import one_line
 
@@ -69,7 +67,7 @@ BASES = (
 )
 
 
-class FitDock(Dock):
+class FitDock(ExportingDock):
     """Fit spherical harmonics and the tensor to a scan.
 
     Parameters
@@ -79,6 +77,9 @@ class FitDock(Dock):
     """
 
     title = "SH fit"
+    write_result = staticmethod(export_fit)
+    nothing_yet = "Run a fit first."
+    folder_title = "Folder for the SH image and the maps"
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer)
@@ -329,13 +330,6 @@ class FitDock(Dock):
             count = len(outcome.result.maps) + ("SH" in outcome.result.outputs)
             self.run_bar.message.say(f"{count} new layers.", "ok")
 
-    def _format_changed(self, *_: Any) -> None:
-        # A .mif file has no place to name a basis: it holds MRtrix3's.
-        mrtrix = self.format.currentData() == ".mif"
-        if mrtrix:
-            self.basis.setCurrentIndex(self.basis.findData("tournier07"))
-        self.basis.setEnabled(not mrtrix)
-
     def show_glyphs(self) -> None:
         """Add the SH image of the last fit as glyphs."""
         if self.result is not None and self.result.sh is not None:
@@ -343,34 +337,6 @@ class FitDock(Dock):
 
             sh = self.result.sh
             show_glyphs(self.viewer, replace(sh, name=f"{self.result.scan.name} | SH {sh.order}"))
-
-    def _ask_export(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Folder for the SH image and the maps")
-        if folder:
-            self.export(folder)
-
-    def export(self, folder: str | Path) -> Job | None:
-        """Write the last fit to a folder in the background; say what was written."""
-        if self.result is None:
-            self.export_line.say("Run a fit first.", "error")
-            return None
-        job = Job(
-            "Export", export_fit, self.result, Path(folder),
-            self.basis.currentData(), self.format.currentData(),
-        )  # fmt: skip
-        job.finished.connect(self._exported)
-        self._export_job = job
-        self.export_button.setEnabled(False)
-        job.start()
-        return job
-
-    def _exported(self, outcome: Outcome) -> None:
-        self.export_button.setEnabled(True)
-        if outcome.error is not None:
-            self.export_line.say(outcome.error, "error")
-        else:
-            names = [path.name for path in outcome.result]
-            self.export_line.say(f"Wrote {', '.join(names)} to {outcome.result[0].parent}.", "ok")
 
 
 def _short(number: float) -> str:
