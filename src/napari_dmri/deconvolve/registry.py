@@ -106,6 +106,8 @@ class Method:
         Voxels a second on two cores with the defaults, for a forecast, and the SH order that this
         is at: the cost grows with the square of the number of coefficients. 0 where the order does
         not matter.
+    family
+        ``"classical"``, solved voxel by voxel, or ``"networks"``, which need a model.
     """
 
     name: str
@@ -121,6 +123,7 @@ class Method:
     maps: tuple[str, ...] = ("residual",)
     pace: float = 1000.0
     pace_order: int = 0
+    family: str = "classical"
 
     def load(self) -> Callable[..., Deconvolution]:
         """Import the function."""
