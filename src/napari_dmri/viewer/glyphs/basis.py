@@ -27,7 +27,7 @@ __all__ = [
     "values_and_gradients",
 ]
 
-HIGHEST_ORDER = 16
+HIGHEST_ORDER = 18
 
 Array = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ class ShSpace:
     Parameters
     ----------
     order
-        The maximum degree, 0 to 16.
+        The maximum degree, 0 to 18.
     full
         Whether odd degrees are there too, :math:`(L + 1)^2` coefficients instead of
         :math:`(L + 1)(L + 2) / 2`: functions without antipodal symmetry.
@@ -55,7 +55,7 @@ class ShSpace:
         Raises
         ------
         InputError
-            If no even or full set up to order 16 has this many coefficients.
+            If no even or full set up to order 18 has this many coefficients.
         """
         for order in range(HIGHEST_ORDER + 1):
             if order % 2 == 0 and n_coefficients(order) == count:
@@ -63,8 +63,8 @@ class ShSpace:
             if (order + 1) ** 2 == count:
                 return cls(order, full=True)
         raise InputError(
-            f"{count} coefficients a voxel are neither a set of even SH up to order 16 (1, 6, 15, "
-            "28, 45, 66, 91, 120, 153) nor a full one (1, 4, 9, ... 289)."
+            f"{count} coefficients a voxel are neither a set of even SH up to order 18 (1, 6, 15, "
+            "28, 45, 66, 91, 120, 153, 190) nor a full one (1, 4, 9, ... 361)."
         )
 
     @property

@@ -60,8 +60,8 @@ class SHGlyphs(Layer):
     Parameters
     ----------
     data
-        Coefficients on the layer's axes (Z, Y, X, C): even orders 0 to 16 (1, 6, 15, ... 153) or
-        full sets with odd degrees (4, 9, 16, ... 289). Directions are in scanner RAS. Only the
+        Coefficients on the layer's axes (Z, Y, X, C): even orders 0 to 18 (1, 6, 15, ... 190) or
+        full sets with odd degrees (4, 9, 16, ... 361). Directions are in scanner RAS. Only the
         slices on show are read.
     frame
         RAS directions to millimetres of the layer's world x, y, z (3, 3), orthogonal; for an
