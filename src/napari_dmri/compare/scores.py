@@ -103,6 +103,18 @@ class Reference:
         InputError
             If the scan is on another grid or lacks the shell.
         """
+        return self.score_with_errors(scan)[0]
+
+    def score_with_errors(self, scan: Scan) -> tuple[dict[str, float], dict[str, Array]]:
+        """Return the scores of a scan, and each voxel's squared error of `MEASURES` (X, Y, Z).
+
+        The signal's are summed over directions; `squares` holds what they are relative to.
+
+        Raises
+        ------
+        InputError
+            If the scan is on another grid or lacks the shell.
+        """
         require_same_grid(scan, self.target, "evaluation", (scan.name, self.target.name))
         signal = signal_at(scan, self.directions, self.bvalue, mask=self.inside, device=self.device)
         maps = self._tensor(scan)
@@ -119,7 +131,15 @@ class Reference:
                     energies[..., k], self.energies[..., k], where
                 )
             scores[f"angle {tissue}"] = float(np.nanmedian(angle[where]))
-        return {name: scores[name] for name in columns(self.order)}
+        errors = {name: (maps[name] - self.maps[name]) ** 2 for name in ("FA", "MD")}
+        errors["signal"] = ((signal - self.signal) ** 2).sum(-1)
+        return {name: scores[name] for name in columns(self.order)}, errors
+
+    @property
+    def squares(self) -> dict[str, Array]:
+        """The target's own squares of `MEASURES` in each voxel (X, Y, Z)."""
+        squares = {name: np.asarray(self.maps[name]) ** 2 for name in ("FA", "MD")}
+        return {"signal": (self.signal**2).sum(-1), **squares}
 
     def _tensor(self, scan: Scan) -> dict[str, Array]:
         from napari_dmri.signal.tensor import fit_tensor

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from napari_dmri.harmonize.linear_rish import LinearRish
     from napari_dmri.harmonize.reconstruct import refit
     from napari_dmri.harmonize.registry import METHODS, Method, load
+    from napari_dmri.harmonize.shipped import ShippedModel, shipped_models
 
 _HOMES = {
     "METHODS": "registry",
@@ -34,12 +35,14 @@ _HOMES = {
     "Method": "registry",
     "Pair": "base",
     "SHResNetHarmonizer": "learned",
+    "ShippedModel": "shipped",
     "cross_validate": "evaluation",
     "load": "registry",
     "read_groups": "cohort",
     "read_pairs": "cohort",
     "refit": "reconstruct",
     "refuse_training_subject": "base",
+    "shipped_models": "shipped",
 }
 
 __all__ = [
@@ -52,12 +55,14 @@ __all__ = [
     "Method",
     "Pair",
     "SHResNetHarmonizer",
+    "ShippedModel",
     "cross_validate",
     "load",
     "read_groups",
     "read_pairs",
     "refit",
     "refuse_training_subject",
+    "shipped_models",
 ]
 
 __getattr__, __dir__ = exports(__name__, _HOMES)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dmri.errors import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari_dmri.harmonize.base import Harmonizer
 
 __all__ = ["METHODS", "Method", "load"]
@@ -80,19 +81,26 @@ METHODS: dict[str, Method] = {
 def load(path: str | Path) -> Harmonizer:
     """Read a trained harmonizer from its file, whichever method made it.
 
+    Parameters
+    ----------
+    path
+        The model's file, or the name of one that comes with the package (see `shipped_models`).
+
     Raises
     ------
     InputError
         If the file is missing, truncated, tampered with, of another type, or of an unknown
         method.
     """
+    from napari_dmri.harmonize.shipped import find_model
     from napari_dmri.training.checkpoint import load_checkpoint
 
+    path = find_model(path)
     tensors, card = load_checkpoint(path, kind="harmonizer")
     method = METHODS.get(str(card.get("method")))
     if method is None:
         raise InputError(
-            f"{Path(path).name} was made by {card.get('method')!r}, which this version does not "
+            f"{path.name} was made by {card.get('method')!r}, which this version does not "
             f"know; it knows: {', '.join(METHODS)}."
         )
     model: Harmonizer = method.load_class().from_checkpoint(tensors, card)

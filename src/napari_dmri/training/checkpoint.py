@@ -21,7 +21,7 @@ from napari_dmri.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SUFFIX", "load_checkpoint", "save_checkpoint", "tensor_hash"]
+__all__ = ["SUFFIX", "load_card", "load_checkpoint", "save_checkpoint", "tensor_hash"]
 
 SUFFIX = ".safetensors"
 """What model files end with; a name without it gets it."""
@@ -107,33 +107,9 @@ def load_checkpoint(path: str | Path, kind: str | None = None) -> tuple[Tensors,
         If the file is missing, truncated, of another type or another kind, or if its tensors or
         card are not those that were saved.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"No model file at {path}; give the .safetensors file of a trained model.")
-    try:
-        with safe_open(str(path), framework="numpy") as stream:
-            metadata = stream.metadata() or {}
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
-        size = path.stat().st_size
-        raise InputError(
-            f"{path.name} ({size} bytes) is not a whole safetensors file ({error}); it is "
-            "truncated or of another type: copy it again, or train the model anew."
-        ) from error
-    if metadata.get("format") != FORMAT or "card" not in metadata:
-        raise InputError(
-            f"{path.name} is a safetensors file without a model card of this program; expected a "
-            "model saved by 'harmonize train' or another of its training verbs."
-        )
-    text = metadata["card"]
-    card = _parse(text, path)
-    if hashlib.sha256(text.encode()).hexdigest() != metadata.get("card_sha256"):
-        raise InputError(
-            f"The card in {path.name} is not the one that was saved (its SHA-256 differs); "
-            "get the original file again."
-        )
+    tensors, metadata = _read(path)
+    card = _card(metadata, path)
     found = tensor_hash(tensors)
     if found != card.get("sha256"):
         raise InputError(
@@ -146,6 +122,53 @@ def load_checkpoint(path: str | Path, kind: str | None = None) -> tuple[Tensors,
             f"({card.get('method', 'no method named')}); expected a {kind!r}: choose another file."
         )
     return tensors, card
+
+
+def load_card(path: str | Path) -> dict[str, Any]:
+    """Read a model's card only, which is quick; the tensors are neither read nor checked.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, truncated or of another type, or its card is not the one saved.
+    """
+    path = Path(path)
+    return _card(_read(path, with_tensors=False)[1], path)
+
+
+def _read(path: Path, with_tensors: bool = True) -> tuple[Tensors, dict[str, str]]:
+    """Return a file's tensors (none unless wanted) and its metadata."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"No model file at {path}; give the .safetensors file of a trained model.")
+    try:
+        with safe_open(str(path), framework="numpy") as stream:
+            names = stream.keys() if with_tensors else ()
+            return {name: stream.get_tensor(name) for name in names}, stream.metadata() or {}
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        size = path.stat().st_size
+        raise InputError(
+            f"{path.name} ({size} bytes) is not a whole safetensors file ({error}); it is "
+            "truncated or of another type: copy it again, or train the model anew."
+        ) from error
+
+
+def _card(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """Return the card in a file's metadata, if it is the one that was saved."""
+    if metadata.get("format") != FORMAT or "card" not in metadata:
+        raise InputError(
+            f"{path.name} is a safetensors file without a model card of this program; expected a "
+            "model saved by 'harmonize train' or another of its training verbs."
+        )
+    text = metadata["card"]
+    card = _parse(text, path)
+    if hashlib.sha256(text.encode()).hexdigest() != metadata.get("card_sha256"):
+        raise InputError(
+            f"The card in {path.name} is not the one that was saved (its SHA-256 differs); "
+            "get the original file again."
+        )
+    return card
 
 
 def _parse(text: str, path: Path) -> dict[str, Any]:
