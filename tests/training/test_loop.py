@@ -8,6 +8,7 @@ import torch
 
 from napari_dmri import Cancelled, InputError
 from napari_dmri.training import Batch, Stage, Switch, train
+from napari_dmri.training.parts import Diverged
 from napari_dmri.training.stages import Patience
 
 ADAM = Stage("adam", lr=1e-2, batch=8, epochs=3)
@@ -265,3 +266,17 @@ def test_prefetched_items_come_in_order_and_errors_arrive():
     next(endless)
     endless.close()
     assert threading.active_count() == before
+
+
+def test_clipped_gradients_make_no_longer_step_than_the_norm_allows():
+    stage = Stage("sgd", lr=1.0, batch=40, epochs=1)
+    for clip, longest in ((1e-3, 1e-3), (None, np.inf)):
+        model, start = network(), network().state_dict()
+        train(model, squares, Line(), None, [stage], device="cpu", clip=clip)
+        moved = [(v - start[k]).square().sum() for k, v in model.state_dict().items()]
+        assert 0 < float(sum(moved)) ** 0.5 <= longest * (1 + 1e-4)
+
+
+def test_a_loss_that_is_not_finite_is_said_to_diverge():
+    with pytest.raises(Diverged, match="lower the learning rate"):
+        train(network(), lambda m, t: squares(m, t) * np.nan, Line(), None, [ADAM], device="cpu")

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dmri.errors import Cancelled, InputError
 from napari_dmri.progress import Progress, silent
-from napari_dmri.training.parts import Batch, Batches, Event, Fit, Loss, Switch
+from napari_dmri.training.parts import Batch, Batches, Diverged, Event, Fit, Loss, Switch
 from napari_dmri.training.prefetch import prefetched
-from napari_dmri.training.stages import Patience, Stage
+from napari_dmri.training.stages import Patience, Stage, make_optimizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,6 +54,7 @@ def train(
     state: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     every: float = 60.0,
+    clip: float | None = None,
     on_event: Callable[[Event], None] | None = None,
     switch: Switch | None = None,
     progress: Progress | None = None,
@@ -84,6 +85,8 @@ def train(
         What must be the same to go on: settings and hashes of the data, as JSON can hold them.
     every
         Seconds between two writings of the state.
+    clip
+        Largest norm of a step's gradient; longer ones are shortened. None leaves them.
     on_event, switch, progress
         Who is told of curves; who may pause; who is told of progress and may raise `Cancelled`,
         which writes the state and is let through.
@@ -91,8 +94,8 @@ def train(
     Raises
     ------
     InputError
-        If there is nothing to train on, the loss is not finite, or the state is of another
-        training.
+        If there is nothing to train on, the loss is not finite (`Diverged`), or the state is of
+        another training.
     """
     import torch
 
@@ -104,6 +107,7 @@ def train(
         raise InputError("There is nothing to train on: no sample; check masks and pairs.")
     where = choose_device(device).torch()
     gpus = [where] if where.type == "cuda" else []
+    more = {} if clip is None else {"clip": clip}
     run = _Run(
         model,
         loss,
@@ -114,8 +118,9 @@ def train(
         seed,
         where,
         None if state is None else Path(state),
-        {**(settings or {}), "seed": seed, "stages": [asdict(s) for s in stages]},
+        {**(settings or {}), **more, "seed": seed, "stages": [asdict(s) for s in stages]},
         every,
+        clip,
         on_event or (lambda event: None),
         switch or Switch(),
         progress or silent,
@@ -143,6 +148,7 @@ class _Run:
         path: Path | None,
         settings: dict[str, Any],
         every: float,
+        clip: float | None,
         tell: Callable[[Event], None],
         switch: Switch,
         report: Progress,
@@ -150,7 +156,8 @@ class _Run:
         self.model, self.loss, self.metrics = model, loss, metrics
         self.training, self.validation, self.stages = training, validation, stages
         self.seed, self.device, self.path, self.settings = seed, device, path, settings
-        self.every, self.tell, self.switch, self.report = every, tell, switch, report
+        self.every, self.clip = every, clip
+        self.tell, self.switch, self.report = tell, switch, report
         self.stage = self.epoch = self.step = self.total_steps = 0
         self.curves: list[dict[str, Any]] = []
         self.best: dict[str, torch.Tensor] = {}
@@ -213,7 +220,7 @@ class _Run:
         if self.epoch == 0 and self.step == 0:
             self.model.load_state_dict(self.best)
             self.lr, self.waited = stage.lr, 0
-        self.optimizer = _optimizer(self.model, stage, self.lr)
+        self.optimizer = make_optimizer(stage, self.model, self.lr)
         if restored.get("tensors"):
             from napari_dmri.training.state import restore_optimizer
 
@@ -255,6 +262,8 @@ class _Run:
                 with self._autocast():
                     value = self.loss(self.model, moved.tensors)
                 value.backward()  # type: ignore[no-untyped-call]
+                if self.clip is not None:
+                    torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
                 self.optimizer.step()
                 total += value.detach() * batch.weight
                 self.weight += batch.weight
@@ -287,7 +296,7 @@ class _Run:
         loss, metrics = (mean, {}) if self.validation is None else self._validate()
         number = self._closed + 1
         if not (math.isfinite(mean) and math.isfinite(loss)):
-            raise InputError(
+            raise Diverged(
                 f"The training loss is {mean:g} and the validation loss {loss:g} after epoch "
                 f"{number}; lower the learning rate ({self.lr:g}) or check the scans for extremes."
             )
@@ -386,12 +395,3 @@ class _Run:
         restore_random(tensors)
         held = {k: v for k, v in tensors.items() if k.startswith("optimizer/")}
         return {"tensors": held, "scalars": card["scalars"]}
-
-
-def _optimizer(model: torch.nn.Module, stage: Stage, lr: float) -> torch.optim.Optimizer:
-    import torch
-
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if stage.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=lr, weight_decay=stage.decay)
-    return torch.optim.SGD(parameters, lr=lr, momentum=stage.momentum, weight_decay=stage.decay)

@@ -6,10 +6,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from napari_dmri.errors import InputError
+
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Batch", "Batches", "Event", "Fit", "Loss", "Switch"]
+__all__ = ["Batch", "Batches", "Diverged", "Event", "Fit", "Loss", "Switch"]
+
+
+class Diverged(InputError):
+    """Say that a training's loss is not finite any more."""
 
 
 @dataclass(frozen=True)

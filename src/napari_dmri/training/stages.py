@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_dmri.errors import InputError
 
-__all__ = ["Patience", "Stage"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Patience", "Stage", "make_optimizer"]
 
 OPTIMIZERS = ("adam", "sgd")
 
@@ -123,3 +126,13 @@ class Patience:
         stop = self.stage.stop is not None and self.waited >= self.stage.stop
         lower = self.stage.factor < 1 and self.waited % self.stage.patience == 0
         return False, lower and not stop, stop
+
+
+def make_optimizer(stage: Stage, model: torch.nn.Module, lr: float) -> torch.optim.Optimizer:
+    """Return the stage's optimizer of what a model trains, at a learning rate."""
+    import torch
+
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if stage.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=lr, weight_decay=stage.decay)
+    return torch.optim.SGD(parameters, lr=lr, momentum=stage.momentum, weight_decay=stage.decay)

@@ -1,0 +1,432 @@
+r"""Run a network of the SHD family on a prepared scan, in the mode that it was trained for.
+
+``"paper"`` cuts a patch of P^3 voxels around each voxel of the mask and keeps its middle; beyond
+the image its outermost voxels repeat, so that every voxel is predicted. ``"tiled"`` gives whole
+blocks to the network, with a halo around what is kept. Blocks lie on the grid that the network's
+pooling makes (`Architecture.multiple`), so that a tile has the very pooling cells of one piece.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dmri.deconvolve.shd.samples import patch_rows
+from napari_dmri.errors import InputError
+from napari_dmri.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import torch
+
+    from napari_dmri.deconvolve.shd.architecture import Architecture
+    from napari_dmri.deconvolve.shd.inputs import Prepared
+    from napari_dmri.deconvolve.shd.model import ShdModel
+
+__all__ = ["HALO", "Prediction", "predict", "predict_network"]
+
+Array = NDArray[Any]
+Span = tuple[int, int]
+Box = tuple[slice, slice, slice]
+
+HALO = 8
+"""Voxels around a tile that the network sees and that are not kept."""
+
+TILE = 24
+"""Largest edge of what is kept of a tile, in voxels: what is around it costs more below it."""
+
+BUDGET = 1.5 * 2**30
+"""Working memory of a tile on a CPU, in bytes."""
+
+CHECK = 0.1
+"""Seconds between two looks at whether to stop."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Hold what a network says of a region: fODFs, other tissues, and what there is to say.
+
+    ``coefficients`` (X, Y, Z, C) and ``others`` (X, Y, Z, T) are float32, zero outside the mask.
+    """
+
+    coefficients: NDArray[np.float32]
+    others: NDArray[np.float32]
+    notes: tuple[str, ...] = ()
+
+
+def predict(
+    model: ShdModel,
+    prepared: Prepared,
+    *,
+    mode: str | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+    region: Box | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return fODFs and other tissues of a scan.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    prepared
+        The scan, prepared for it.
+    mode
+        ``"paper"`` or ``"tiled"``; None takes the model's own.
+    device, progress
+        Where it runs; who is told, and may raise `Cancelled`, between tiles and layers.
+    region
+        The part of the grid that is wanted, e.g. one slice; what it needs around it is looked at.
+
+    Returns
+    -------
+    White matter's coefficients (X, Y, Z, C) and the other tissues' :math:`f_{00}` (X, Y, Z, T),
+    float32, of the region, normalised so that b0 is what was measured; zero outside the mask.
+
+    Raises
+    ------
+    InputError
+        If the mode does not fit the network, or memory runs out for the smallest tile.
+    """
+    found = predict_network(
+        model.network,
+        model.architecture,
+        prepared,
+        model.others,
+        mode=str(mode or model.card["mode"]),
+        device=device,
+        progress=progress,
+        region=region,
+    )
+    return found.coefficients, found.others
+
+
+def predict_network(
+    network: torch.nn.Module,
+    architecture: Architecture,
+    prepared: Prepared,
+    others: Sequence[str],
+    *,
+    mode: str,
+    device: str = "auto",
+    progress: Progress | None = None,
+    region: Box | None = None,
+    halo: int = HALO,
+    tile: int | None = None,
+) -> Prediction:
+    """Run a network on a prepared scan; see `predict`. The network is left as it is.
+
+    Parameters
+    ----------
+    network, architecture, others
+        The network, and what it is made for.
+    prepared, mode, device, progress, region
+        As for `predict`.
+    halo, tile
+        Voxels around a tile, and the largest edge of what is kept of it; None goes by memory.
+
+    Raises
+    ------
+    InputError
+        As for `predict`.
+    """
+    import torch
+
+    from napari_dmri.device import choose_device
+
+    check_mode(mode, architecture)
+    where = choose_device(device)
+    runner = copy.deepcopy(network).to(where.torch()).eval()
+    run = _Run(runner, architecture, prepared, tuple(others), where.name, progress or silent)
+    box = _whole(region, prepared.mask.shape)
+    with torch.inference_mode(), run.interruptible():
+        if mode == "paper":
+            run.patches(box)
+        else:
+            run.tiles(box, halo, tile)
+    run.report(1.0, "predicted")
+    return Prediction(run.coefficients, run.others, tuple(run.notes))
+
+
+def check_mode(mode: str, architecture: Architecture) -> None:
+    """Refuse a mode that a network's patches do not allow.
+
+    Raises
+    ------
+    InputError
+        If it is unknown, or needs another edge of patches.
+    """
+    if mode not in ("paper", "tiled"):
+        raise InputError(f"Unknown mode {mode!r}; choose paper or tiled.")
+    if mode == "tiled" and not architecture.tiled:
+        raise InputError(
+            f"The network was made for patches of {architecture.patch} voxels, whose inner levels "
+            "hold one voxel; it runs in paper mode only, patch by patch."
+        )
+    if mode == "paper" and architecture.patch % 2 == 0:
+        raise InputError(
+            f"The network was made for patches of {architecture.patch} voxels, which have no "
+            "middle voxel; it runs in tiled mode only."
+        )
+
+
+@dataclass
+class _Run:
+    """One prediction: the network on its device, what is known so far, and who is told."""
+
+    network: torch.nn.Module
+    architecture: Architecture
+    prepared: Prepared
+    names: tuple[str, ...]
+    device: str
+    tell: Progress
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        import torch
+
+        self.fraction, self.text, self.looked = 0.0, "", -np.inf
+        prepared = self.prepared
+        self.grid = tuple(int(n) for n in prepared.mask.shape)
+        self.kernel = torch.tensor(
+            [float(prepared.kernel[t]) for t in ("wm", *self.names)],
+            dtype=torch.float32,
+            device=self.device,
+        )
+        self.coefficients = np.zeros((0,), np.float32)
+        self.others = np.zeros((0,), np.float32)
+
+    def report(self, fraction: float, text: str) -> None:
+        """Tell where the prediction is; this may raise `Cancelled`."""
+        self.fraction, self.text, self.looked = fraction, text, time.monotonic()
+        self.tell(fraction, text)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Look between layers whether to stop."""
+
+        def look(*_: object) -> None:
+            if time.monotonic() - self.looked > CHECK:
+                self.report(self.fraction, self.text)
+
+        hooks = [m.register_forward_pre_hook(look) for m in self.network.modules()]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def allocate(self, box: Box) -> None:
+        shape = tuple(s.stop - s.start for s in box)
+        self.coefficients = np.zeros((*shape, self.architecture.coefficients_out), np.float32)
+        self.others = np.zeros((*shape, len(self.names)), np.float32)
+
+    def forward(self, shells: Array, b0: Array) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return normalised fODFs and tissues of blocks (B, X, Y, Z, ...)."""
+        import torch
+
+        from napari_dmri.deconvolve.shd.reconstruction import normalise
+
+        given = torch.from_numpy(np.ascontiguousarray(shells, np.float32)).to(self.device)
+        measured = torch.from_numpy(np.ascontiguousarray(b0, np.float32)).to(self.device)
+        fod, others = self.network(given)
+        return normalise(fod.float(), others.float(), measured, self.kernel)
+
+    # Voxel by voxel.
+
+    def patches(self, box: Box) -> None:
+        """Predict each voxel of the mask from the patch around it."""
+        from napari_dmri.device import run_tiles
+
+        self.allocate(box)
+        edge = self.architecture.patch
+        shells = self.prepared.coefficients.reshape(-1, *self.prepared.coefficients.shape[3:])
+        b0 = np.asarray(self.prepared.b0).reshape(-1)
+        wanted = np.stack(np.nonzero(self.prepared.mask[box]), -1)
+        first = np.array([s.start for s in box])
+
+        def work(part: slice) -> None:
+            at = wanted[part]
+            rows, _ = patch_rows(self.grid, at + first - edge // 2, (edge,) * 3)
+            fod, others = self.forward(shells[rows], b0[rows])
+            middle = (slice(None), *(edge // 2,) * 3)
+            place = tuple(at.T)
+            self.coefficients[place] = fod[middle].cpu().numpy()
+            self.others[place] = others[middle].cpu().numpy()
+
+        each = edge**3 * self.voxel_bytes()
+        most = 4096 if self.device.startswith("cuda") else 64
+        run_tiles(
+            work, len(wanted), each, self.device, self.report, "patches", most=most,
+            tile_bytes=int(BUDGET),
+        )  # fmt: skip
+
+    def voxel_bytes(self) -> int:
+        """Return about how many bytes the network needs for a voxel."""
+        made = self.architecture
+        wide = made.vertices[0] if made.layer != "convolution" else 1
+        return 4 * (10 * wide * made.filters + 2 * made.coefficients_out)
+
+    # Tile by tile.
+
+    def tiles(self, box: Box, halo: int, tile: int | None) -> None:
+        """Predict blocks, each with a halo; halve them where memory runs out."""
+        from napari_dmri.device import out_of_memory, release_memory
+
+        self.allocate(box)
+        step = self.architecture.multiple
+        halo = -(-halo // step) * step
+        largest = self.largest_tile(halo) if tile is None else tile
+        mask = np.asarray(self.prepared.mask, bool)
+        waiting = [t for part in _divide(box, largest, step) for t in _trim(part, mask)]
+        total = sum(_count(t) for t in waiting)
+        done, limit, number = 0, np.inf, 0
+        while waiting:
+            part = waiting.pop(0)
+            if _count(part) > limit:
+                waiting[:0] = [t for half in _halves(part) for t in _trim(half, mask)]
+                continue
+            number += 1
+            self.report(done / total, f"tile {number} of {number + len(waiting)}")
+            try:
+                self.tile(part, box, halo)
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                if max(s.stop - s.start for s in part) <= 1:
+                    raise InputError(self._too_large(part, halo)) from error
+                release_memory(self.device)
+                limit = max(1, _count(part) // 2)
+                waiting.insert(0, part)
+                words = "x".join(str(s.stop - s.start) for s in part)
+                self.notes.append(
+                    f"Memory ran out on {self.device} for a tile of {words} voxels; it was halved."
+                )
+                number -= 1
+                continue
+            done += _count(part)
+
+    def tile(self, part: Box, box: Box, halo: int) -> None:
+        """Predict one block, and keep what is in the mask."""
+        step = self.architecture.multiple
+        spans = [
+            _input_span(s, length, halo, step) for s, length in zip(part, self.grid, strict=True)
+        ]
+        at = [np.arange(a, b).clip(0, n - 1) for (a, b), n in zip(spans, self.grid, strict=True)]
+        block = np.ix_(*at)
+        fod, others = self.forward(
+            self.prepared.coefficients[block][None], np.asarray(self.prepared.b0)[block][None]
+        )
+        inner = tuple(slice(s.start - a, s.stop - a) for s, (a, _) in zip(part, spans, strict=True))
+        place = tuple(
+            slice(s.start - b.start, s.stop - b.start) for s, b in zip(part, box, strict=True)
+        )
+        kept = self.prepared.mask[part][..., None]
+        np.copyto(self.coefficients[place], fod[0][inner].cpu().numpy(), where=kept)
+        np.copyto(self.others[place], others[0][inner].cpu().numpy(), where=kept)
+
+    def largest_tile(self, halo: int) -> int:
+        """Return the edge of the largest tile whose working memory fits."""
+        from napari_dmri.device import free_memory
+
+        free = free_memory(self.device)
+        budget = free // 2 if self.device.startswith("cuda") else min(BUDGET, free // 4)
+        step = self.architecture.multiple
+        edge = int((budget / self.voxel_bytes()) ** (1 / 3)) - 2 * halo
+        most = 64 if self.device.startswith("cuda") else TILE
+        return max(step, min(most, edge // step * step))
+
+    def _too_large(self, part: Box, halo: int) -> str:
+        from napari_dmri.device import free_memory
+
+        need = (2 * halo + self.architecture.multiple) ** 3 * self.voxel_bytes() / 2**30
+        return (
+            f"Out of memory on {self.device}: the smallest tile needs about {need:.1f} GB and "
+            f"{free_memory(self.device) / 2**30:.1f} GB are free; close other programs or choose "
+            "another device."
+        )
+
+
+def _whole(region: Sequence[Any] | None, grid: Sequence[int]) -> Box:
+    """Return a region as slices with both ends.
+
+    Raises
+    ------
+    InputError
+        If it is not three slices that hold a voxel of the grid.
+    """
+    given = (slice(None),) * 3 if region is None else tuple(region)
+    spans = [
+        range(n)[s] if isinstance(s, slice) else range(int(s), int(s) + 1)
+        for s, n in zip(given, grid, strict=False)
+    ]
+    if len(given) != 3 or any(len(s) < 1 or s.step != 1 for s in spans):
+        raise InputError(
+            f"The region {region} is not a block of a grid of {'x'.join(map(str, grid))} voxels."
+        )
+    x, y, z = (slice(s.start, s.stop) for s in spans)
+    return x, y, z
+
+
+def _divide(box: Box, edge: int, step: int) -> list[Box]:
+    """Divide a box in blocks of about equal size, cut where the network's pooling cells end."""
+    cuts = []
+    for span in box:
+        length = span.stop - span.start
+        count = -(-length // max(edge, step))
+        inner = {round((span.start + length * i / count) / step) * step for i in range(1, count)}
+        at = [span.start, *sorted(i for i in inner if span.start < i < span.stop), span.stop]
+        cuts.append([slice(a, b) for a, b in pairwise(at)])
+    return [(x, y, z) for x in cuts[0] for y in cuts[1] for z in cuts[2]]
+
+
+def _trim(part: Box, mask: Array) -> list[Box]:
+    """Return the smallest block that holds a block's voxels of the mask, if there are any."""
+    inside = mask[part]
+    if not inside.any():
+        return []
+    found = []
+    for axis, span in enumerate(part):
+        filled = np.flatnonzero(inside.any(tuple(a for a in range(3) if a != axis)))
+        found.append(slice(span.start + int(filled[0]), span.start + int(filled[-1]) + 1))
+    return [(found[0], found[1], found[2])]
+
+
+def _halves(part: Box) -> list[Box]:
+    """Return both halves of a block, cut across its longest edge."""
+    lengths = [s.stop - s.start for s in part]
+    axis = int(np.argmax(lengths))
+    span = part[axis]
+    middle = (span.start + span.stop) // 2
+    found = []
+    for piece in (slice(span.start, middle), slice(middle, span.stop)):
+        edges = list(part)
+        edges[axis] = piece
+        found.append((edges[0], edges[1], edges[2]))
+    return found
+
+
+def _count(part: Box) -> int:
+    return int(np.prod([s.stop - s.start for s in part]))
+
+
+def _input_span(kept: slice, length: int, halo: int, step: int) -> Span:
+    """Return what a tile looks at along an axis: aligned, with its halo, within the padded image.
+
+    Examples
+    --------
+    >>> _input_span(slice(8, 16), 64, 8, 4), _input_span(slice(0, 5), 12, 8, 8)
+    ((0, 24), (0, 16))
+    """
+    end = -(-length // step) * step
+    first = max(0, (kept.start - halo) // step * step)
+    last = min(end, -(-(kept.stop + halo) // step) * step)
+    return first, last
