@@ -20,7 +20,15 @@ from napari_dmri.progress import Progress, part
 if TYPE_CHECKING:
     from napari_dmri.harmonize.base import Harmonization, Harmonizer
 
-__all__ = ["Job", "Outcome", "evaluate_pairs", "harmonize_all", "plan_jobs", "summary_table"]
+__all__ = [
+    "Job",
+    "Outcome",
+    "evaluate_pairs",
+    "harmonize_all",
+    "mask_beside",
+    "plan_jobs",
+    "summary_table",
+]
 
 SUFFIXES = (".nii.gz", ".nii", ".mif.gz", ".mif", ".nrrd", ".nhdr")
 
@@ -102,7 +110,7 @@ def plan_jobs(
         target = output.expanduser()
         refuse_file(target, overwrite, source=scans[0])
         beside = _maps_beside(target, overwrite) if maps else None
-        return [Job(scans[0], mask or _mask_beside(scans[0]), target, gradients, beside)], None
+        return [Job(scans[0], mask or mask_beside(scans[0]), target, gradients, beside)], None
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is a file; several scans go to a folder.")
     jobs: list[Job] = []
@@ -118,7 +126,7 @@ def plan_jobs(
         taken[target] = scan
         refuse_file(target, overwrite)
         beside = _maps_beside(target, overwrite) if maps else None
-        jobs.append(Job(scan, mask or _mask_beside(scan), target, gradients, beside))
+        jobs.append(Job(scan, mask or mask_beside(scan), target, gradients, beside))
     return jobs, output.expanduser()
 
 
@@ -316,7 +324,8 @@ def _maps_beside(target: Path, overwrite: bool) -> Path:
     return folder
 
 
-def _mask_beside(scan: Path) -> Path | None:
+def mask_beside(scan: Path) -> Path | None:
+    """Return the mask that lies beside a scan (NAME_mask), if there is one."""
     stem = stem_of(scan)
     for name in dict.fromkeys((stem, stem.removesuffix("_dwi"))):
         for ending in ("_mask", "_desc-brain_mask"):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from napari_dmri.images import ScalarImage
     from napari_dmri.scan import Scan
 
-__all__ = ["Mode", "compare"]
+__all__ = ["Mode", "compare", "read_regions"]
 
 
 class Mode(str, Enum):
@@ -148,7 +148,7 @@ def _of_scans(
     base = scans[-1]
     for scan in scans[:-1]:
         require_same_grid(scan, base, "comparison")
-    regions = None if labels is None else _read_regions(labels, base)
+    regions = None if labels is None else read_regions(labels, base)
     if mask is not None:
         inside = read_mask(mask, base)
     else:
@@ -195,14 +195,15 @@ def _of_maps(
     images = [read_map(path) for path in paths]
     for image in images[1:]:
         require_same_grid(images[0], image, "comparison")
-    regions = None if labels is None else _read_regions(labels, images[0])
+    regions = None if labels is None else read_regions(labels, images[0])
     if mask is not None:
         inside = read_mask(mask, images[0])
         regions = inside.astype(np.int16) if regions is None else np.where(inside, regions, 0)
     return [Comparison("map", *images)], regions, []
 
 
-def _read_regions(path: Path, like: Scan | ScalarImage) -> NDArray[Any]:
+def read_regions(path: Path, like: Scan | ScalarImage) -> NDArray[Any]:
+    """Read labels on the grid of a scan or map."""
     import numpy as np
 
     from napari_dmri.compare.maps import require_same_grid

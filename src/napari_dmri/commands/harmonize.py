@@ -22,6 +22,7 @@ from napari_dmri.commands.console import (
     refuse_file,
     say_error,
 )
+from napari_dmri.commands.models import compare, models
 from napari_dmri.commands.training import LEARNED
 from napari_dmri.errors import InputError
 
@@ -30,10 +31,15 @@ __all__ = ["app"]
 app = typer.Typer(
     cls=Verbs,
     no_args_is_help=True,
-    help="Make scans of one site comparable with another's: train, apply, evaluate.",
+    help="Make scans of one site comparable with another's: train, apply, compare, evaluate.",
 )
+app.command()(compare)
+app.command()(models)
 
-ModelArgument = Annotated[Path, typer.Argument(help="A trained model file.", show_default=False)]
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(help="A trained model file, or a name of 'models'.", show_default=False),
+]
 OutOption = Annotated[
     Path, typer.Option("--output", "-o", help="Where to write.", show_default=False)
 ]

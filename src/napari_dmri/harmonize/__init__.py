@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from napari_dmri.harmonize.reconstruct import refit
     from napari_dmri.harmonize.registry import METHODS, Method, load
     from napari_dmri.harmonize.shipped import ShippedModel, shipped_models
+    from napari_dmri.harmonize.side_by_side import SideBySide, compare_models
+    from napari_dmri.harmonize.side_by_side_report import write_side_by_side
 
 _HOMES = {
     "METHODS": "registry",
@@ -36,6 +38,8 @@ _HOMES = {
     "Pair": "base",
     "SHResNetHarmonizer": "learned",
     "ShippedModel": "shipped",
+    "SideBySide": "side_by_side",
+    "compare_models": "side_by_side",
     "cross_validate": "evaluation",
     "load": "registry",
     "read_groups": "cohort",
@@ -43,6 +47,7 @@ _HOMES = {
     "refit": "reconstruct",
     "refuse_training_subject": "base",
     "shipped_models": "shipped",
+    "write_side_by_side": "side_by_side_report",
 }
 
 __all__ = [
@@ -56,6 +61,8 @@ __all__ = [
     "Pair",
     "SHResNetHarmonizer",
     "ShippedModel",
+    "SideBySide",
+    "compare_models",
     "cross_validate",
     "load",
     "read_groups",
@@ -63,6 +70,7 @@ __all__ = [
     "refit",
     "refuse_training_subject",
     "shipped_models",
+    "write_side_by_side",
 ]
 
 __getattr__, __dir__ = exports(__name__, _HOMES)
