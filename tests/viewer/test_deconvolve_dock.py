@@ -136,7 +136,7 @@ def test_several_shells_suggest_msmt_and_offer_the_shells(viewer):
 def test_run_shows_the_slice_first_and_then_what_the_core_makes(viewer, given, finish):
     dock, shown = given, []
     begin = dock.live.begin
-    dock.live.begin = lambda fod: (begin(fod), shown.append((fod, dock.live.layer)))
+    dock.live.begin = lambda fod, note: (begin(fod, note), shown.append((fod, dock.live.layer)))
     viewer.dims.set_point(1, 2.5 * 4)
     for box in dock.outputs.values():
         box.setChecked(True)

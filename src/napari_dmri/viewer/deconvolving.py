@@ -21,6 +21,7 @@ from napari_dmri.images import PeakImage, ScalarImage, ShImage
 from napari_dmri.progress import Progress, part
 from napari_dmri.scan import Scan
 from napari_dmri.viewer.jobs import hushed
+from napari_dmri.viewer.network_models import is_network, with_model
 
 __all__ = [
     "OUTPUTS",
@@ -32,7 +33,12 @@ __all__ = [
     "deconvolve_scan",
     "estimate_responses",
     "export_deconvolution",
+    "finished_result",
+    "prepared_scan",
 ]
+
+CONTEXT = 8
+"""Slices on both sides of the one on show that a network sees for a first look."""
 
 OUTPUTS = ("glyphs", "AFD", "peak count", "residual", "GM, CSF", "peaks")
 
@@ -71,15 +77,22 @@ class DeconvolveOptions:
 
 @dataclass(frozen=True, eq=False)
 class Preview:
-    """The responses, and one slice's fODFs on the whole grid, while the rest is still at work."""
+    """The responses, and one slice's fODFs on the whole grid, while the rest is still at work.
+
+    ``fod`` is None where no slice is ready yet; ``loss`` is that of a network that is being fitted.
+    """
 
     responses: ResponseSet
-    fod: ShImage
+    fod: ShImage | None = None
+    loss: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class DeconvolveResult:
-    """What one method made of a scan; maps in the order of the outputs asked for."""
+    """What one method made of a scan; maps in the order of the outputs asked for.
+
+    ``model`` is the network that was fitted to the scan, if one was.
+    """
 
     scan: Scan
     responses: ResponseSet
@@ -88,6 +101,9 @@ class DeconvolveResult:
     peaks: PeakImage | None = None
     outputs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    method: str = ""
+    seconds: float = 0.0
+    model: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,29 +137,50 @@ def deconvolve_scan(
 
     The result is that of the method on the whole scan, whatever was shown before.
     """
-    method, want = METHODS[options.method], options.outputs
-    scan, notes = _masked(scan, options.make_mask, part(progress, 0, 0.05, "mask: "))
-    if responses is None:
-        responses = estimate_responses(
-            scan, options.algorithm, False, part(progress, 0.05, 0.15)
-        )  # fmt: skip
-    how = {"device": options.device, **options.settings}
-    if preview is not None and options.slice_shown is not None and "glyphs" in want:
+    begun = time.perf_counter()
+    scan, responses, notes = prepared_scan(scan, responses, options, part(progress, 0, 0.15))
+    how = {"device": options.device, **with_model(options.settings)}
+    if preview is not None and options.slice_shown is not None and "glyphs" in options.outputs:
         fod = _one_slice(scan, responses, options, part(progress, 0.15, 0.2, "this slice: "))
         if fod is not None:
             preview(Preview(responses, fod))
-    result = deconvolve(scan, method.name, responses, progress=part(progress, 0.2, 0.9), **how)
-    result = named(result, f"{scan.name} | {method.label}")
+    result = deconvolve(scan, options.method, responses, progress=part(progress, 0.2, 0.9), **how)
+    made = finished_result(scan, responses, result, options, notes, part(progress, 0.9, 1))
+    return replace(made, seconds=time.perf_counter() - begun)
+
+
+def prepared_scan(
+    scan: Scan, responses: ResponseSet | None, options: DeconvolveOptions, progress: Progress
+) -> tuple[Scan, ResponseSet, tuple[str, ...]]:
+    """Return the scan with a mask, its responses, and a note where a mask was made."""
+    scan, notes = _masked(scan, options.make_mask, part(progress, 0, 0.35, "mask: "))
+    if responses is None:
+        responses = estimate_responses(scan, options.algorithm, False, part(progress, 0.35, 1))
+    return scan, responses, notes
+
+
+def finished_result(
+    scan: Scan,
+    responses: ResponseSet,
+    result: Deconvolution,
+    options: DeconvolveOptions,
+    notes: tuple[str, ...],
+    progress: Progress,
+) -> DeconvolveResult:
+    """Name a deconvolution, find the peaks, and make the maps that are asked for."""
+    want = options.outputs
+    result = named(result, f"{scan.name} | {METHODS[options.method].label}")
     peaks = None
     if {"peak count", "peaks"} & set(want):
         peaks = peaks_of(
             result, options.peak_share, device=options.device,
-            progress=part(progress, 0.9, 0.98, "peaks: "),
+            progress=part(progress, 0, 0.8, "peaks: "),
         )  # fmt: skip
-    part(progress, 0, 1)(1.0, "done")
+    progress(1.0, "done")
     return DeconvolveResult(
-        scan, responses, result, _maps(result, peaks, want), peaks, want, (*notes, *result.notes)
-    )
+        scan, responses, result, _maps(result, peaks, want), peaks, want,
+        (*notes, *result.notes), options.method,
+    )  # fmt: skip
 
 
 def named(result: Deconvolution, name: str) -> Deconvolution:
@@ -172,24 +209,30 @@ def _masked(
 def _one_slice(
     scan: Scan, responses: ResponseSet, options: DeconvolveOptions, progress: Progress
 ) -> ShImage | None:
-    """Deconvolve one slice; None where it holds no voxel of the mask."""
+    """Deconvolve one slice; None where it holds no voxel of the mask.
+
+    A network sees some slices on both sides as well, as it does in the whole scan.
+    """
     assert options.slice_shown is not None
     axis, index = options.slice_shown
+    around = CONTEXT if is_network(options.method) else 0
+    first = max(0, index - around)
     where: list[slice] = [slice(None)] * 3
-    where[axis] = slice(index, index + 1)
+    where[axis] = slice(first, index + 1 + around)
     cut = (*where, slice(None))
     mask = None if scan.mask is None else scan.mask[tuple(where)]
-    if mask is not None and not mask.any():
+    if mask is not None and not mask.take(index - first, axis).any():
         return None
     thin = replace(scan, data=np.asarray(scan.data[cut]), mask=mask)
     # What the whole run will warn about is not said twice.
     with hushed():
         found = deconvolve(
             thin, options.method, responses, device=options.device, progress=progress,
-            **options.settings,
+            **with_model(options.settings),
         )  # fmt: skip
     whole = np.zeros((*scan.grid, found.fod.shape[3]), np.float32)
-    whole[cut] = found.fod.coefficients
+    where[axis] = slice(index, index + 1)
+    whole[tuple(where)] = found.fod.coefficients.take([index - first], axis)
     name = f"{scan.name} | {METHODS[options.method].label}"
     return replace(found.fod, coefficients=whole, affine=scan.affine, mask=None, name=name)
 
@@ -215,23 +258,31 @@ def compare_methods(
     responses: ResponseSet | None,
     methods: Mapping[str, Mapping[str, Any]],
     options: DeconvolveOptions,
+    at_hand: Mapping[str, DeconvolveResult] | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Run several methods with their settings on one scan and tabulate what they found."""
-    scan, _ = _masked(scan, options.make_mask, part(progress, 0, 0.05, "mask: "))
-    if responses is None:
-        responses = estimate_responses(scan, options.algorithm, False, part(progress, 0.05, 0.15))
+    """Run several methods with their settings on one scan and tabulate what they found.
+
+    ``at_hand`` holds results of the same scan with the same settings, which are not run again.
+    """
+    made = dict(at_hand or {})
+    scan, responses, _ = prepared_scan(scan, responses, options, part(progress, 0, 0.15))
     weights = np.array([METHODS[name].forecast(1000, given) for name, given in methods.items()])
+    weights[[name in made for name in methods]] *= 0.1
     ends = 0.15 + 0.85 * np.r_[0, np.cumsum(weights)] / weights.sum()
     runs = []
     for (name, settings), start, stop in zip(methods.items(), ends, ends[1:], strict=False):
         label = METHODS[name].label
         begun = time.perf_counter()
-        result = deconvolve(
-            scan, name, responses, device=options.device,
-            progress=part(progress, start, start + 0.9 * (stop - start)), **settings,
-        )  # fmt: skip
-        seconds = time.perf_counter() - begun
+        if name in made:
+            result, seconds = made[name].result, made[name].seconds
+        else:
+            result = deconvolve(
+                scan, name, responses, device=options.device,
+                progress=part(progress, start, start + 0.9 * (stop - start)),
+                **with_model(settings),
+            )  # fmt: skip
+            seconds = time.perf_counter() - begun
         result = named(result, f"{scan.name} | {label}")
         peaks = peaks_of(
             result, options.peak_share, device=options.device,

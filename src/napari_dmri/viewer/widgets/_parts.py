@@ -40,6 +40,7 @@ __all__ = [
     "StatusLine",
     "beside",
     "device_line",
+    "time_words",
 ]
 
 
@@ -327,5 +328,12 @@ def device_line(needed: float = 0.0, seconds: float = 0.0) -> str:
         size = f"{needed / 2**30:.1f}" if needed > 0.05 * 2**30 else "under 0.1"
         words.append(f"needs {size} of {free_memory() / 2**30:.0f} GB")
     if seconds:
-        words.append(f"about {seconds:.0f} s" if seconds >= 1 else "about 1 s")
+        words.append(f"about {time_words(seconds)}")
     return " | ".join(words)
+
+
+def time_words(seconds: float) -> str:
+    """Say how long something takes, in the unit that is easiest to read."""
+    if seconds < 180:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from qtpy.QtCore import Qt
+import numpy as np
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QGridLayout,
     QPushButton,
 )
 
 from napari_dmri.deconvolve.outputs import PEAK_SHARE
 from napari_dmri.deconvolve.registry import METHODS, suggest_method
-from napari_dmri.images import n_coefficients
 from napari_dmri.scan import Scan
 from napari_dmri.viewer import preferences
 from napari_dmri.viewer.deconvolving import (
-    OUTPUTS,
     DeconvolveOptions,
     DeconvolveResult,
     Preview,
@@ -28,31 +26,32 @@ from napari_dmri.viewer.deconvolving import (
 )
 from napari_dmri.viewer.jobs import Job, Outcome, PreviewJob
 from napari_dmri.viewer.layers import is_kind, scan_of
+from napari_dmri.viewer.network_fit import fit_network, state_file
+from napari_dmri.viewer.network_models import Known, is_network
 from napari_dmri.viewer.widgets._parts import (
     LayerPicker,
     StatusLine,
-    device_line,
     name_edit,
 )
 from napari_dmri.viewer.widgets.deconvolve_compare import CompareMethods
+from napari_dmri.viewer.widgets.deconvolve_estimate import fit_words, run_words
+from napari_dmri.viewer.widgets.deconvolve_fit import FitPart
+from napari_dmri.viewer.widgets.deconvolve_method import MethodChoice
+from napari_dmri.viewer.widgets.deconvolve_model import FitSettings, ModelPart
 from napari_dmri.viewer.widgets.deconvolve_response import ResponsePart
 from napari_dmri.viewer.widgets.deconvolve_settings import MethodSettings, peak_share_field
-from napari_dmri.viewer.widgets.deconvolve_show import LiveGlyphs, map_layers, slice_on_show
+from napari_dmri.viewer.widgets.deconvolve_show import (
+    LiveGlyphs,
+    OutputBoxes,
+    SliceWatch,
+    map_layers,
+)
 from napari_dmri.viewer.widgets.exporting import ExportingDock
 from napari_dmri.viewer.widgets.fit import BASES
 from napari_dmri.viewer.widgets.mask_row import MaskRow
 from napari_dmri.viewer.widgets.scan_facts import one_line
 
 __all__ = ["DeconvolveDock"]
-
-TIPS = {
-    "glyphs": "The fODF of every voxel, drawn on the graphics card; the slice on show comes first.",
-    "AFD": "Total apparent fibre density: the fODF's integral, in units of the response.",
-    "peak count": "How many fibre directions were found in each voxel.",
-    "residual": "Root mean square of measured minus predicted signal, over the mean b0.",
-    "GM, CSF": "Grey matter and CSF beside white matter, where the method tells them apart.",
-    "peaks": "The largest three directions of each voxel as sticks.",
-}
 
 
 class DeconvolveDock(ExportingDock):
@@ -72,8 +71,11 @@ class DeconvolveDock(ExportingDock):
         super().__init__(napari_viewer)
         self.result: DeconvolveResult | None = None
         self.live = LiveGlyphs(self.viewer)
+        self.slice_shown = SliceWatch(self.viewer)
         self._method_by_hand = False
         self._at_work: Any = None
+        self._fitting = False
+        self._made_with: dict[str, Any] = {}
         self._export_job: Job | None = None
         self.scans = LayerPicker(self.viewer, is_kind("scan"), "open a scan first")
         self.row("S&can", self.scans, "The scan to deconvolve.")
@@ -87,32 +89,32 @@ class DeconvolveDock(ExportingDock):
         self._build_settings()
         self.result_name = name_edit()
         self.row("&Result", self.result_name, "What the new layers' names begin with.", self.after)
+        self.fit = FitPart(self.viewer, self.run_bar)
+        self.extra.addWidget(self.fit)
         self._build_export()
         self.compare = CompareMethods(self.viewer, self)
         self.extra.addWidget(self.compare)
+        self.models.changed.connect(self._estimate)
+        self.fit.beside_wanted.connect(self.beside_classical)
         self.scans.layer_changed.connect(self._scan_changed)
         self.mask_row.mask_changed.connect(self._estimate)
         self.response.changed.connect(self._offer_methods)
         self._scan_changed(self.scans.layer)
 
     def _build_method(self) -> None:
-        self.method = QComboBox()
-        for name, method in METHODS.items():
-            self.method.addItem(method.label, name)
+        self.method = MethodChoice()
         self.row("&Method", self.method, "How fibre orientations are found.")
         self.method_line = self.line()
+        self.models = ModelPart(lambda: (self.scan, self.response.responses))
+        self.row("M&odel", self.models.choice, "What the network has learned, or will.")
+        self.form.addRow(self.models.line)
+        self.models.setParent(self)
         self.shell = QComboBox()
         self.row("S&hell", self.shell, "The volumes that are deconvolved: one shell, or all.")
-        self.outputs = {name: QCheckBox(name) for name in OUTPUTS}
-        grid = QGridLayout()
-        grid.setContentsMargins(0, 4, 0, 4)
-        grid.setVerticalSpacing(2)
-        for index, (name, box) in enumerate(self.outputs.items()):
-            box.setToolTip(TIPS[name])
-            box.setChecked(name in DeconvolveOptions().outputs)
-            box.toggled.connect(self._estimate)
-            grid.addWidget(box, index // 3, index % 3)
-        self.form.addRow(grid)
+        boxes = OutputBoxes()
+        boxes.changed.connect(self._estimate)
+        self.outputs = boxes.boxes
+        self.form.addRow(boxes)
         self.method.activated.connect(self._by_hand)
         self.method.currentIndexChanged.connect(self._method_changed)
         self.shell.currentIndexChanged.connect(self._estimate)
@@ -121,6 +123,9 @@ class DeconvolveDock(ExportingDock):
         self.method_settings = MethodSettings()
         self.settings.addRow(self.method_settings)
         self.method_settings.changed.connect(self._estimate)
+        self.fit_settings = FitSettings()
+        self.settings.addRow(self.fit_settings)
+        self.fit_settings.changed.connect(self._estimate)
         self.peak_share = peak_share_field(PEAK_SHARE)
         self.row("&Peaks above", self.peak_share, "Peaks below this share of their voxel's largest "
                  "are not counted, drawn or exported.", self.settings)  # fmt: skip
@@ -161,8 +166,11 @@ class DeconvolveDock(ExportingDock):
         return self.mask_row.scan()
 
     def settings_of(self, name: str) -> dict[str, Any]:
-        """Return a method's settings as they are set, with the shell where it takes one."""
+        """Return a method's settings as they are set, with the shell or the model if it has one."""
         values = self.method_settings.values(name)
+        if is_network(name):
+            mode = self.fit_settings.mode.currentData()
+            return {**values, "model": self.models.model_for(name), "mode": mode}
         if METHODS[name].shell:
             values["shell"] = self.shell.currentData()
         return values
@@ -170,16 +178,15 @@ class DeconvolveDock(ExportingDock):
     @property
     def options(self) -> DeconvolveOptions:
         """What is set."""
-        name, layer = self.method.currentData(), self.scans.layer
-        scan = scan_of(layer)
+        name = self.method.method
         return DeconvolveOptions(
             method=name,
-            settings=self.settings_of(name),
+            settings={} if self.models.fitting else self.settings_of(name),
             outputs=tuple(key for key, box in self.outputs.items() if box.isChecked()),
             algorithm=self.response.algorithm,
             peak_share=self.peak_share.value(),
             make_mask=self.make_mask.isChecked(),
-            slice_shown=None if scan is None else slice_on_show(self.viewer, layer, scan),
+            slice_shown=self.slice_shown(),
             device=preferences.device(),
         )
 
@@ -187,6 +194,7 @@ class DeconvolveDock(ExportingDock):
         self.run_bar.clear()
         self._method_by_hand = False
         scan = scan_of(layer)
+        self.slice_shown.follow(layer, scan)
         self.shell.clear()
         if scan is None:
             self.scan_line.say("Open a scan first: File > Open, or the Scan dock.", "note")
@@ -197,7 +205,7 @@ class DeconvolveDock(ExportingDock):
 
     def _offer_shells(self) -> None:
         """Offer the shells to the method chosen, with what it takes by itself first."""
-        scan, usual = scan_of(self.scans.layer), METHODS[self.method.currentData()].shell
+        scan, usual = scan_of(self.scans.layer), METHODS[self.method.method].shell
         before = self.shell.currentData()
         self.shell.blockSignals(True)
         self.shell.clear()
@@ -227,18 +235,13 @@ class DeconvolveDock(ExportingDock):
     def _offer_methods(self) -> None:
         """Disable what the scan or the responses do not allow, with the reason; suggest one."""
         scan, problems = scan_of(self.scans.layer), self.problems()
-        for index, (name, reason) in enumerate(problems.items()):
-            self.method.model().item(index).setEnabled(not reason)
-            tip = reason or METHODS[name].summary
-            self.method.setItemData(index, tip, Qt.ItemDataRole.ToolTipRole)
-        if scan is not None and (not self._method_by_hand or problems[self.method.currentData()]):
-            suggested = suggest_method(scan, self.response.responses)
-            self.method.setCurrentIndex(self.method.findData(suggested))
-        self.compare.offer(problems)
+        self.method.offer(problems)
+        if scan is not None and (not self._method_by_hand or problems[self.method.method]):
+            self.method.choose(suggest_method(scan, self.response.responses))
         self._method_changed()
 
     def _method_changed(self, *_: Any) -> None:
-        name = self.method.currentData()
+        name = self.method.method
         method = METHODS[name]
         reason = self.problems()[name]
         if reason:
@@ -246,9 +249,12 @@ class DeconvolveDock(ExportingDock):
         else:
             self.method_line.say(f"{method.summary} {method.reference}.")
         self.method_settings.show_method(name)
+        for part in (self.models.choice, self.models.line):
+            self.form.setRowVisible(part, is_network(name))
+        self.settings.setRowVisible(self.fit_settings, is_network(name))
         self._offer_shells()
         self.outputs["GM, CSF"].setEnabled("gm" in method.maps)
-        self._estimate()
+        self.models.show_method(name)
 
     def _mask_wish(self, wished: bool) -> None:
         self.response.make_mask = wished
@@ -256,31 +262,29 @@ class DeconvolveDock(ExportingDock):
 
     def forecast(self, *names: str) -> str:
         """Say where methods will run, what they need and about how long."""
-        scan = self.scan
-        if scan is None:
-            return device_line()
-        grid = int(scan.grid[0] * scan.grid[1] * scan.grid[2])
-        share = 0.35 if self.make_mask.isChecked() else 1.0
-        voxels = int(scan.mask.sum()) if scan.mask is not None else share * grid
-        order = max(self.settings_of(name).get("order") or 12 for name in names)
-        needed = (
-            4.0 * grid * (3 * n_coefficients(order) * len(names) + 40)
-            + 4.0 * voxels * (scan.shape[3])
-        )
-        seconds = sum(METHODS[n].forecast(voxels, self.settings_of(n)) for n in names)
-        line = device_line(needed, 2 + seconds)
-        return line.split(" | about")[0] if line.startswith("NVIDIA") else line
+        settings = {name: self.settings_of(name) for name in names}
+        return run_words(self.scan, settings, self.make_mask.isChecked())
 
     def _estimate(self, *_: Any) -> None:
-        name = self.method.currentData()
-        self.device.say(self.forecast(name))
-        reason = self.problems()[name]
+        name, scan = self.method.method, self.scan
+        fitting = self.models.fitting
+        self.fit_settings.offer(self.models.of(name) if is_network(name) else [], fitting)
+        self.models.judge()
+        words = self.forecast(name)
+        if fitting:
+            words = fit_words(scan, name, self.fit_settings.options, self.make_mask.isChecked())
+        self.device.say(words)
+        reason = self.problems()[name] or self.models.problem
+        state = None
+        if fitting and scan is not None:
+            state = state_file(scan, name, self.fit_settings.options)
+        self.fit.steer(state, self.result is not None and is_network(self.result.method))
         if self.scans.layer is None:
             reason = "Open a scan first."
         elif not any(box.isChecked() for box in self.outputs.values()):
             reason = "Choose an output."
         self.run_bar.enable(not reason, reason)
-        self.compare.refresh()
+        self.compare.offer(self.problems())
 
     def make_job(self) -> Job | None:
         """Make the job that runs what is set."""
@@ -293,29 +297,53 @@ class DeconvolveDock(ExportingDock):
         self._at_work = self.scans.layer
         # What was run stays chosen, whatever its responses turn out to be.
         self._method_by_hand = True
-        job = PreviewJob(
-            f"Deconvolve {named.name}", deconvolve_scan, named, self.response.responses,
-            self.options,
-        )  # fmt: skip
+        self._fitting, options = self.models.fitting, self.options
+        self._made_with = dict(options.settings)
+        responses = self.response.responses
+        if self._fitting:
+            how = self.fit_settings.options
+            state = state_file(scan, options.method, how)
+            switch = self.fit.begin()
+            job = PreviewJob(
+                f"Fit {self.method.currentText()} to {named.name}", fit_network, named, responses,
+                options, how, state, switch, self.slice_shown,
+            )  # fmt: skip
+        else:
+            job = PreviewJob(f"Deconvolve {named.name}", deconvolve_scan, named, responses, options)
         job.previewed.connect(self._show_preview)
         return job
 
-    def _show_preview(self, preview: Preview) -> None:
-        """Show the slice that came first, and what responses it was made with."""
-        if self.run_bar.running and self.scans.layer is self._at_work:
-            self.response.take(preview.responses)
-        if self.run_bar.running:
-            self.live.begin(preview.fod)
+    def _show_preview(self, news: Any) -> None:
+        """Show a slice, what responses it was made with, or what else a fit tells."""
+        if not self.run_bar.running:
+            return
+        if not isinstance(news, Preview):
+            self.fit.tell(news)
+            return
+        if self.scans.layer is self._at_work:
+            self.response.take(news.responses)
+        if news.fod is not None:
+            self.live.show(news.fod, "this slice, learning" if self._fitting else "this slice")
 
     def _done(self, outcome: Outcome) -> None:
         if outcome.error is not None or outcome.cancelled:
             self.live.drop()
+        if self._fitting:
+            self.fit.end(outcome)
+            self._fitting = False
         super()._done(outcome)
+        self._estimate()
 
     def show_result(self, result: DeconvolveResult) -> None:
         """Add the maps as layers, with the glyphs on top; say what was used and found."""
         self.result = result
         self.export_button.setEnabled(True)
+        if result.model is not None:
+            label = f"fitted to {result.scan.name}"
+            model = Known("fitted", label, result.model.card, model=result.model)
+            self.models.add(model)
+            self.fit.take(model)
+            self._made_with = self.settings_of(result.method)
         self._keep_mask(result)
         if self.scans.layer is self._at_work:
             self.response.take(result.responses)
@@ -332,6 +360,28 @@ class DeconvolveDock(ExportingDock):
         warned = self.run_bar.message.sentence
         words = "\n".join([*([warned] if warned else []), *map(_sentence, result.notes)])
         self.run_bar.message.say(words, "warning" if warned else "ok")
+
+    def results_at_hand(self, names: Iterable[str]) -> dict[str, DeconvolveResult]:
+        """Return the last result, if running its method as it is set would give the same again."""
+        made, scan = self.result, self.scan
+        same = (
+            made is not None
+            and scan is not None
+            and made.method in names
+            and made.scan.data is scan.data
+            and made.responses is self.response.responses
+            and np.array_equal(made.scan.mask, scan.mask)
+            and self._made_with == self.settings_of(made.method)
+        )
+        return {made.method: made} if made is not None and same else {}
+
+    def beside_classical(self) -> None:
+        """Show the network's fODFs and those of (MSMT-)CSD side by side."""
+        network = self.result.method if self.result is not None else self.method.method
+        if self.scan is None or not is_network(network) or self.models.model_for(network) is None:
+            self.run_bar.message.say("Fit a network to a scan, or run one, first.", "note")
+            return
+        self.compare.run_these(suggest_method(self.scan, self.response.responses), network)
 
     def _keep_mask(self, result: DeconvolveResult) -> None:
         """Add the mask that the run made for the scan, so that the next run uses it."""

@@ -25,6 +25,7 @@ from napari_dmri.viewer.compare_layout import CompareLayout
 from napari_dmri.viewer.deconvolving import Comparison, compare_methods
 from napari_dmri.viewer.jobs import Job, Outcome
 from napari_dmri.viewer.layers import map_layer
+from napari_dmri.viewer.network_models import is_network
 from napari_dmri.viewer.widgets._parts import RunBar, Section, StatusLine, beside
 from napari_dmri.viewer.widgets.compare_plots import RegionTable
 from napari_dmri.viewer.widgets.compare_work import box_of
@@ -54,17 +55,16 @@ class CompareMethods(Section):
         layout.left.connect(self._left)
         self.destroyed.connect(lambda *_: layout.left.disconnect())
         self.boxes: dict[str, QCheckBox] = {}
-        grid = QGridLayout()
-        grid.setContentsMargins(0, 0, 0, 0)
-        for index, (name, method) in enumerate(METHODS.items()):
+        self.grid = QGridLayout()
+        self.grid.setContentsMargins(0, 0, 0, 0)
+        for name, method in METHODS.items():
             box = QCheckBox(method.label)
             box.setChecked(name in ("csd", "msmt-csd"))
             box.setToolTip(method.summary)
             box.toggled.connect(self.refresh)
             self.boxes[name] = box
-            grid.addWidget(box, index // 2, index % 2)
         holder = QWidget()
-        holder.setLayout(grid)
+        holder.setLayout(self.grid)
         self.addWidget(holder)
         self.device = StatusLine()
         self.addWidget(self.device)
@@ -103,11 +103,31 @@ class CompareMethods(Section):
         return tuple(n for n, box in self.boxes.items() if box.isChecked() and box.isEnabled())
 
     def offer(self, problems: Mapping[str, str]) -> None:
-        """Disable methods that the scan or the responses do not allow, with the reason."""
-        for name, reason in problems.items():
-            self.boxes[name].setEnabled(not reason)
-            self.boxes[name].setToolTip(reason or METHODS[name].summary)
+        """Disable methods that the scan or the responses do not allow, with the reason.
+
+        Networks are there once they have a model.
+        """
+        offered = [
+            n for n in problems if not is_network(n) or self.dock.models.model_for(n) is not None
+        ]
+        for name, box in self.boxes.items():
+            reason = problems.get(name, "")
+            box.setEnabled(not reason and name in offered)
+            box.setToolTip(reason or METHODS[name].summary)
+            box.setVisible(name in offered)
+        for index, name in enumerate(offered):
+            self.grid.addWidget(self.boxes[name], index // 2, index % 2)
         self.refresh()
+
+    def run_these(self, *names: str) -> None:
+        """Tick these methods only, and compare them."""
+        if self.run_bar.running:
+            return
+        for name, box in self.boxes.items():
+            box.setChecked(name in names)
+        self.expand()
+        if self.run_bar.button.isEnabled():
+            self.run_bar.button.click()
 
     def refresh(self, *_: Any) -> None:
         """Say what a comparison would need, and allow it or say what is missing."""
@@ -130,6 +150,7 @@ class CompareMethods(Section):
         return Job(
             "Compare methods", compare_methods, replace(scan, name=name),
             self.dock.response.responses, methods, self.dock.options,
+            self.dock.results_at_hand(methods),
         )  # fmt: skip
 
     def _done(self, outcome: Outcome) -> None:

@@ -1,0 +1,152 @@
+"""What the Deconvolve dock runs to fit a network to a scan, and where its state is kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_dmri.deconvolve.base import ResponseSet
+from napari_dmri.deconvolve.registry import METHODS
+from napari_dmri.images import ShImage
+from napari_dmri.progress import Progress, part
+from napari_dmri.scan import Scan
+from napari_dmri.training.parts import Switch
+from napari_dmri.viewer.deconvolving import (
+    DeconvolveOptions,
+    DeconvolveResult,
+    Preview,
+    finished_result,
+    prepared_scan,
+)
+from napari_dmri.viewer.network_models import Known
+from napari_dmri.viewer.training import drop_state
+
+__all__ = ["FitOptions", "fit_network", "forecast", "state_file"]
+
+KEPT_STATES = 12
+"""Fits that were stopped and are kept; older ones are deleted when another begins."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How a network is fitted to a scan.
+
+    Parameters
+    ----------
+    size
+        ``"small"`` or ``"paper"``; None lets the device decide.
+    minutes
+        End after so long with the best so far; None follows the plan to its end.
+    seed
+        Of the weights and the order of patches.
+    start
+        The model to begin from; None begins from random weights.
+    """
+
+    size: str | None = None
+    minutes: float | None = None
+    seed: int = 0
+    start: Known | None = None
+
+
+def forecast(
+    scan: Scan, voxels: int, method: str, options: FitOptions, device: str
+) -> tuple[float, float, float]:
+    """Return about how many seconds a fit takes, seconds to its first glyphs, and bytes."""
+    from napari_dmri.deconvolve.shd.fit import forecast_fit
+
+    found = forecast_fit(voxels, method, size=options.size, device=device, minutes=options.minutes)
+    return found.seconds, found.preview_seconds, found.memory
+
+
+def state_file(scan: Scan, method: str, options: FitOptions) -> Path:
+    """Return where the state of a fit is kept: the same place for the same fit of the same scan."""
+    from platformdirs import user_cache_path
+
+    digest = hashlib.sha256()
+    mask = b"" if scan.mask is None else np.packbits(scan.mask).tobytes()
+    start = "" if options.start is None else str(options.start.card.get("sha256", ""))
+    plain = replace(options, start=None)
+    for fact in (scan.path or scan.name, scan.shape, method, plain, start):
+        digest.update(repr(fact).encode() + b"|")
+    for array in (scan.gradients.bvalues, scan.gradients.directions, scan.affine):
+        digest.update(np.ascontiguousarray(array, np.float64).tobytes())
+    digest.update(mask)
+    folder = user_cache_path("napari-dmri") / "fits"
+    return folder / f"{method}-{digest.hexdigest()[:16]}.safetensors"
+
+
+def fit_network(
+    scan: Scan,
+    responses: ResponseSet | None,
+    options: DeconvolveOptions,
+    fit: FitOptions,
+    state: Path,
+    switch: Switch,
+    slice_shown: Callable[[], tuple[int, int] | None],
+    progress: Progress | None = None,
+    preview: Callable[[Any], None] | None = None,
+) -> DeconvolveResult:
+    """Fit a network to a scan, apply it, and make the maps.
+
+    ``preview`` is called with what the fit tells: responses, events for the curves, words about a
+    retry, and a slice's fODFs. A state that is at ``state`` is gone on from; it goes once the
+    result is there, and stays when the fit is stopped.
+    """
+    from napari_dmri.deconvolve.shd.fit import fit_to_scan
+
+    tell = preview or (lambda news: None)
+    scan, responses, notes = prepared_scan(scan, responses, options, part(progress, 0, 0.05))
+    tell(Preview(responses))
+    state.parent.mkdir(parents=True, exist_ok=True)
+    _forget_old(state)
+    name = f"{scan.name} | {METHODS[options.method].label}"
+
+    def show(made: Any) -> None:
+        tell(Preview(responses, _on_whole_grid(made, scan, name), made.loss))
+
+    fitted = fit_to_scan(
+        scan,
+        responses,
+        options.method,
+        size=fit.size,
+        start=None if fit.start is None else fit.start.load(),
+        minutes=fit.minutes,
+        seed=fit.seed,
+        device=options.device,
+        state=state,
+        on_event=tell,
+        on_preview=show if "glyphs" in options.outputs else None,
+        preview_slice=slice_shown,
+        switch=switch,
+        progress=part(progress, 0.05, 0.9),
+    )
+    made = finished_result(
+        scan, responses, fitted.deconvolution, options,
+        (*notes, *fitted.notes), part(progress, 0.9, 1),
+    )  # fmt: skip
+    drop_state(state)
+    return replace(made, model=fitted.model)
+
+
+def _on_whole_grid(made: Any, scan: Scan, name: str) -> ShImage:
+    """Put a slice's fODFs (X, Y, C along its two axes) on the scan's grid."""
+    fod = np.asarray(made.coefficients, np.float32)
+    whole = np.zeros((*scan.grid, fod.shape[-1]), np.float32)
+    where: list[Any] = [slice(None)] * 3
+    where[made.axis] = made.index
+    whole[tuple(where)] = fod
+    return ShImage(whole, scan.affine, normalised=False, name=name)
+
+
+def _forget_old(state: Path) -> None:
+    """Delete the oldest states of other fits."""
+    others = [path for path in state.parent.glob("*.safetensors") if path != state]
+    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in others[KEPT_STATES - 1 :]:
+        drop_state(path)

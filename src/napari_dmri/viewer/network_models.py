@@ -1,0 +1,86 @@
+"""Models of networks that can be chosen in the Deconvolve dock: shipped, from files, or fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from napari_dmri.deconvolve.base import ResponseSet
+from napari_dmri.deconvolve.registry import METHODS
+from napari_dmri.progress import Progress
+from napari_dmri.scan import Scan
+
+__all__ = ["Known", "check_model", "is_network", "open_model", "shipped", "with_model"]
+
+
+def is_network(method: str) -> bool:
+    """Tell whether a method is a network, which needs a model."""
+    return METHODS[method].family == "networks"
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """A model that can be chosen: where it is from, its card, and its file or itself.
+
+    ``origin`` is ``"shipped"``, ``"file"`` or ``"fitted"``.
+    """
+
+    origin: str
+    label: str
+    card: Mapping[str, Any]
+    path: Path | None = None
+    model: Any = None
+    _held: list[Any] = field(default_factory=list)
+
+    @property
+    def method(self) -> str:
+        """The method that it is of."""
+        return str(self.card.get("method", ""))
+
+    def load(self) -> Any:
+        """Return the model, read from its file the first time."""
+        if self.model is not None:
+            return self.model
+        if not self._held:
+            from napari_dmri.deconvolve.shd.model import ShdModel
+
+            self._held.append(ShdModel.load(self.path))
+        return self._held[0]
+
+
+def shipped() -> list[Known]:
+    """List the models of the package by their cards; no weights are read."""
+    from napari_dmri.deconvolve.shd.shipped import shipped_models
+
+    return [Known("shipped", m.name, m.card, m.path) for m in shipped_models()]
+
+
+def open_model(path: Path, progress: Progress | None = None) -> tuple[Path, Known]:
+    """Read a model's file, and check that it is whole.
+
+    Raises
+    ------
+    InputError
+        If it is not a model that deconvolves, or one of a method that this program does not have.
+    """
+    from napari_dmri.deconvolve.shd.model import ShdModel
+
+    model = ShdModel.load(path)
+    return path, Known("file", path.name, model.card, path, model)
+
+
+def check_model(
+    known: Known, scan: Scan, responses: ResponseSet | None, progress: Progress | None = None
+) -> tuple[Known, Scan, Any]:
+    """Check a model's card against a scan and its responses, where they are at hand."""
+    return known, scan, known.load().check(scan, responses)
+
+
+def with_model(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with the model that a network needs read from its file."""
+    given = dict(settings)
+    if isinstance(given.get("model"), Known):
+        given["model"] = given["model"].load()
+    return given

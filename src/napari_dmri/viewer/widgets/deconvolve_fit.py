@@ -1,0 +1,200 @@
+"""The part of the Deconvolve dock that follows a fit: curves, steering, and what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+
+from napari_dmri.errors import InputError
+from napari_dmri.training.parts import Event, Switch
+from napari_dmri.viewer.jobs import Outcome
+from napari_dmri.viewer.network_models import Known
+from napari_dmri.viewer.training import drop_state
+from napari_dmri.viewer.widgets._parts import StatusLine
+from napari_dmri.viewer.widgets.deconvolve_curves import TermCurves
+from napari_dmri.viewer.widgets.run_bar import RunBar
+
+__all__ = ["FitPart"]
+
+SUFFIX = ".safetensors"
+
+
+class FitPart(QWidget):
+    """Pause, end, forget or use a fit; show its curves; save its model.
+
+    Parameters
+    ----------
+    viewer
+        The napari viewer.
+    run_bar
+        The bar of the dock, whose button begins a fit.
+    """
+
+    beside_wanted = Signal()
+
+    def __init__(self, viewer: Any, run_bar: RunBar) -> None:
+        super().__init__()
+        self.run_bar = run_bar
+        self.switch = Switch()
+        self.model: Known | None = None
+        self._state: Path | None = None
+        self._wanted, self._at_work, self._comparable = False, False, False
+        self.pause = _button("&Pause", "Wait between two steps; press again to go on.")
+        self.finish = _button("&Finish now", "End here, and make the result of the best so far.")
+        self.use = _button("&Use the best so far", "Make the result of the fit that was stopped.")
+        self.anew = _button("Begin a&new", "Forget the fit that was stopped.")
+        self.line = StatusLine()
+        self.line.hide()
+        self.curves = TermCurves(viewer)
+        self.curves.hide()
+        self.save_button = _button("Save &model…", "Write the fitted model and its card.")
+        self.beside = _button("Beside CS&D", "Show these fODFs and CSD's side by side.")
+        self.save_line = StatusLine()
+        self.save_line.hide()
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addLayout(_row(self.pause, self.finish, self.use, self.anew))
+        column.addWidget(self.line)
+        column.addWidget(self.curves)
+        column.addLayout(_row(self.save_button, self.beside))
+        column.addWidget(self.save_line)
+        self.pause.clicked.connect(self.toggle_pause)
+        self.finish.clicked.connect(self.finish_now)
+        self.use.clicked.connect(self.use_best)
+        self.anew.clicked.connect(self.begin_anew)
+        self.save_button.clicked.connect(self._ask_save)
+        self.beside.clicked.connect(self.beside_wanted.emit)
+        self.steer(None, False)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a fit of what is chosen was stopped and can go on."""
+        return self._state is not None and self._state.is_file()
+
+    def steer(self, state: Path | None, comparable: bool) -> None:
+        """Offer what can be done: a fit whose state is here, a result that CSD can stand beside."""
+        if not self._at_work:
+            self._state = state
+        self._comparable = comparable
+        self._steer()
+
+    def _steer(self) -> None:
+        work, stopped = self._at_work, not self._at_work and self.stopped
+        self.pause.setVisible(work)
+        self.finish.setVisible(work)
+        self.use.setVisible(stopped)
+        self.anew.setVisible(stopped)
+        self.save_button.setVisible(self.model is not None and not work)
+        self.beside.setVisible(self._comparable and not work)
+        if not work:
+            fit = "Go on" if stopped else "Fit"
+            self.run_bar.name("Run" if self._state is None else fit)
+
+    def begin(self) -> Switch:
+        """Get ready to follow a fit, and return what steers it."""
+        self.switch = Switch(finish=self._wanted)
+        self._wanted, self._at_work = False, True
+        self.model = None
+        self.line.say("")
+        self.save_line.say("")
+        if not self.stopped:
+            self.curves.begin()
+        self.curves.show()
+        self.pause.setText("&Pause")
+        self.finish.setEnabled(not self.switch.finish)
+        self.run_bar.stop_tip = "Stop; the best so far is kept, and the fit can go on from there."
+        self._steer()
+        return self.switch
+
+    def tell(self, news: Any) -> None:
+        """Show what a fit tells: an event for the curves, or words about another attempt."""
+        if isinstance(news, Event):
+            self.curves.tell(news)
+        else:
+            self.curves.again()
+            self.line.say(news.sentence, "warning")
+
+    def end(self, outcome: Outcome) -> None:
+        """Say what a fit that ended leaves."""
+        self._at_work = False
+        self.run_bar.stop_tip = "Stop; nothing is kept."
+        if outcome.cancelled and self.stopped:
+            at = f" at step {self.curves.steps}" if self.curves.steps else ""
+            self.run_bar.message.say(
+                f"Stopped{at}; the best so far is kept. Use it, or go on from there.", "note"
+            )
+        elif outcome.cancelled:
+            self.run_bar.message.say("Cancelled; nothing was kept.", "note")
+        self._steer()
+
+    def take(self, model: Known) -> None:
+        """Offer a fitted model for saving."""
+        self.model = model
+        self._steer()
+
+    def toggle_pause(self) -> None:
+        """Wait, or go on."""
+        if self._at_work:
+            self.switch.paused = not self.switch.paused
+            self.pause.setText("&Resume" if self.switch.paused else "&Pause")
+
+    def finish_now(self) -> None:
+        """End the fit at its next step, and make the result of the best so far."""
+        if self._at_work:
+            self.switch.finish = True
+            self.switch.paused = False
+            self.finish.setEnabled(False)
+
+    def use_best(self) -> None:
+        """Make the result of a fit that was stopped."""
+        if self.stopped and not self._at_work:
+            self._wanted = True
+            self.run_bar.button.click()
+            self._wanted = False
+
+    def begin_anew(self) -> None:
+        """Delete the state of the fit that was stopped."""
+        if self.stopped and not self._at_work:
+            assert self._state is not None
+            drop_state(self._state)
+            self.run_bar.clear()
+            self.line.say("")
+            self.curves.begin()
+            self.curves.hide()
+            self._steer()
+
+    def _ask_save(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(self, "Save the model", "", f"Models (*{SUFFIX})")
+        if path:
+            self.save(path)
+
+    def save(self, path: str | Path) -> bool:
+        """Write the fitted model; say what was written, or why not."""
+        if self.model is None:
+            self.save_line.say("Fit a network first.", "note")
+            return False
+        path = Path(path)
+        path = path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)
+        try:
+            self.model.load().save(path)
+        except (InputError, OSError) as error:
+            self.save_line.say(str(error), "error")
+            return False
+        self.save_line.say(f"Saved {path.name}, and its card beside it.", "ok")
+        return True
+
+
+def _button(text: str, tip: str) -> QPushButton:
+    button = QPushButton(text)
+    button.setToolTip(tip)
+    return button
+
+
+def _row(*buttons: QPushButton) -> QHBoxLayout:
+    row = QHBoxLayout()
+    for button in buttons:
+        row.addWidget(button)
+    return row

@@ -1,0 +1,67 @@
+"""The list of methods in the Deconvolve dock: classical ones first, networks below."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QStandardItem, QStandardItemModel
+from qtpy.QtWidgets import QComboBox
+
+from napari_dmri.deconvolve.registry import METHODS
+
+__all__ = ["FAMILIES", "MethodChoice", "by_family"]
+
+FAMILIES = {"classical": "Voxel by voxel", "networks": "Networks"}
+"""Families of methods in the order in which they are listed, with their headings."""
+
+
+def by_family(names: Iterable[str] = ()) -> dict[str, list[str]]:
+    """Group methods (all unless named) by their family, without empty groups."""
+    wanted = list(names) or list(METHODS)
+    groups = {f: [n for n in wanted if METHODS[n].family == f] for f in FAMILIES}
+    return {family: group for family, group in groups.items() if group}
+
+
+class MethodChoice(QComboBox):
+    """Choose a method from a list with headings; what cannot be used is greyed, with the reason."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        groups = by_family()
+        for family, names in groups.items():
+            if len(groups) > 1:
+                self._head(FAMILIES[family])
+            for name in names:
+                self.addItem(METHODS[name].label, name)
+        self.choose(next(iter(METHODS)))
+
+    @property
+    def method(self) -> str:
+        """The name of the method chosen."""
+        return str(self.currentData())
+
+    def choose(self, name: str) -> None:
+        """Choose a method by its name."""
+        self.setCurrentIndex(self.findData(name))
+
+    def offer(self, problems: Mapping[str, str]) -> None:
+        """Grey what has a problem, and say it."""
+        for name, reason in problems.items():
+            index = self.findData(name)
+            self._item(index).setEnabled(not reason)
+            tip = reason or METHODS[name].summary
+            self.setItemData(index, tip, Qt.ItemDataRole.ToolTipRole)
+
+    def _item(self, index: int) -> QStandardItem:
+        model = self.model()
+        assert isinstance(model, QStandardItemModel)
+        return model.item(index)
+
+    def _head(self, words: str) -> None:
+        self.addItem(words)
+        item = self._item(self.count() - 1)
+        item.setFlags(Qt.ItemFlag.NoItemFlags)
+        font = item.font()
+        font.setBold(True)
+        item.setFont(font)

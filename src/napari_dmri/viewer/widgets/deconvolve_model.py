@@ -1,0 +1,290 @@
+"""The part of the Deconvolve dock that chooses a network's model and says whether it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QMessageBox,
+    QPushButton,
+    QSizePolicy,
+    QSpinBox,
+    QWidget,
+)
+
+from napari_dmri.deconvolve.base import ResponseSet
+from napari_dmri.deconvolve.registry import METHODS
+from napari_dmri.scan import Scan
+from napari_dmri.viewer.jobs import Job, Outcome
+from napari_dmri.viewer.network_fit import FitOptions
+from napari_dmri.viewer.network_models import Known, check_model, is_network, open_model, shipped
+from napari_dmri.viewer.widgets._parts import StatusLine, beside
+
+__all__ = ["FitSettings", "ModelPart"]
+
+FIT = "fit"
+"""The choice of no model: one is fitted to the scan."""
+
+WORST = ("error", "warning", "note", "ok")
+
+FIT_WORDS = (
+    "A network is fitted to this scan alone, without known answers. You see the slice on show as "
+    "it learns."
+)
+
+
+class ModelPart(QWidget):
+    """Choose the model of a network (``choice``, for a form); say whether it fits (``line``).
+
+    ``changed`` is emitted when another model is chosen, or was checked.
+
+    Parameters
+    ----------
+    case
+        Returns the scan chosen, and its responses where they are at hand.
+    """
+
+    changed = Signal()
+
+    def __init__(self, case: Callable[[], tuple[Scan | None, ResponseSet | None]]) -> None:
+        super().__init__()
+        self._case = case
+        self.method = ""
+        self.models: list[Known] | None = None
+        self._chosen: dict[str, Any] = {}
+        self._check: Job | None = None
+        self._checked: tuple[Any, ...] = ()
+        self._opening: Job | None = None
+        self.problem = ""
+        self.box = QComboBox()
+        self.box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.box.setAccessibleName("Model")
+        self.open_button = QPushButton("open…")
+        self.open_button.setToolTip("Choose a model file (.safetensors).")
+        self.about = QPushButton("i")
+        self.about.setToolTip("Show the model's card.")
+        self.about.setMaximumWidth(28)
+        self.choice = beside(self.box, self.open_button, self.about)
+        self.line = StatusLine()
+        self.box.currentIndexChanged.connect(self._choose)
+        self.open_button.clicked.connect(self._ask)
+        self.about.clicked.connect(self._show_card)
+
+    def let_go(self) -> None:
+        """Cancel the jobs at work."""
+        for job in (self._check, self._opening):
+            if job is not None:
+                job.cancel()
+
+    @property
+    def known(self) -> Known | None:
+        """The model chosen; None where one is to be fitted."""
+        chosen = self.box.currentData()
+        return chosen if isinstance(chosen, Known) else None
+
+    @property
+    def fitting(self) -> bool:
+        """Whether a network is to be fitted to the scan."""
+        return bool(self.method) and is_network(self.method) and self.known is None
+
+    def of(self, method: str) -> list[Known]:
+        """Return the models of a method, shipped ones first; the list is read the first time."""
+        if self.models is None:
+            self.models = shipped()
+        return [known for known in self.models if known.method == method]
+
+    def model_for(self, method: str) -> Known | None:
+        """Return the model chosen for a method, or the newest, or None."""
+        chosen = self.known if method == self.method else self._chosen.get(method)
+        have = self.of(method)
+        return chosen if isinstance(chosen, Known) else have[-1] if have else None
+
+    def show_method(self, name: str) -> None:
+        """List the models of a method; what was chosen for it before is chosen again."""
+        self.method = name
+        self._list(self._chosen.get(name))
+
+    def add(self, known: Known) -> None:
+        """Put a model on its method's list; it is chosen when the method is."""
+        self.of(known.method)
+        assert self.models is not None
+        self.models.append(known)
+        self._chosen[known.method] = known
+        if known.method == self.method:
+            self._list(known)
+
+    def load(self, path: str | Path) -> None:
+        """Open a model file in the background and choose it; say why where it cannot be read."""
+        if self._opening is not None and self._opening.running:
+            return
+        self.line.say(f"opening {Path(path).name} …")
+        self._opening = Job("Open model", open_model, Path(path))
+        self._opening.finished.connect(self._opened)
+        self._opening.start()
+
+    def judge(self) -> None:
+        """Say whether the model fits the scan; ``problem`` is what forbids to run it."""
+        known, (scan, responses) = self.known, self._case()
+        self.about.setEnabled(known is not None)
+        if not self.method or not is_network(self.method):
+            self.problem = ""
+            self.line.say("")
+        elif known is None:
+            self.problem = ""
+            self.line.say(FIT_WORDS)
+        elif scan is None:
+            self.problem = "Open a scan first."
+            self.line.say("")
+        elif self._checked != (key := (known, scan.data, scan.gradients, responses)):
+            self._checked = key
+            self.problem = "The model is being checked against the scan."
+            self.line.say("checking the model against the scan …")
+            # Weights are read, and torch is loaded: not in the window's thread.
+            self._check = Job("Check model", check_model, known, scan, responses)
+            self._check.finished.connect(self._judged)
+            self._check.start()
+
+    def _list(self, chosen: Any) -> None:
+        self.box.blockSignals(True)
+        self.box.clear()
+        for known in self.of(self.method) if is_network(self.method) else ():
+            self.box.addItem(f"{known.label} ({known.origin})", known)
+            tip = str(known.path) if known.path is not None else "Fitted in this window, not saved."
+            self.box.setItemData(self.box.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        self.box.addItem("fit to this scan", FIT)
+        self.box.setItemData(self.box.count() - 1, FIT_WORDS, Qt.ItemDataRole.ToolTipRole)
+        self.box.setCurrentIndex(max(0, self.box.findData(chosen)))
+        self.box.blockSignals(False)
+        self._announce()
+
+    def _choose(self, *_: Any) -> None:
+        self._chosen[self.method] = self.box.currentData()
+        self._announce()
+
+    def _announce(self) -> None:
+        self.box.setToolTip(self.box.currentText())
+        self.judge()
+        self.changed.emit()
+
+    def _judged(self, outcome: Outcome) -> None:
+        known, (scan, responses) = self.known, self._case()
+        if outcome.cancelled or self._check is not self.sender() or scan is None:
+            return
+        if self._checked != (known, scan.data, scan.gradients, responses):
+            return
+        if outcome.error is not None:
+            self.problem = outcome.error
+            self.line.say(outcome.error, "error")
+        else:
+            checks = outcome.result[2]
+            level = next((w for w in WORST if any(c.level == w for c in checks)), "ok")
+            said = [c.sentence for c in checks if c.level not in ("ok", "note")]
+            card = outcome.result[0].card
+            made = "Trained on simulated scans. " if card.get("simulated") else ""
+            self.line.say(made + ("\n".join(said) or "Fits this scan: shells and tissues."), level)
+            self.problem = self.line.sentence if level == "error" else ""
+        self.changed.emit()
+
+    def _opened(self, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            self.line.say(outcome.error, "error")
+        elif not outcome.cancelled:
+            known = outcome.result[1]
+            self.add(known)
+            if known.method != self.method:
+                label = METHODS[known.method].label if known.method in METHODS else known.method
+                self.line.say(f"{known.label} is of {label}: choose that method to use it.", "note")
+
+    def _ask(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Open a model", "", "Models (*.safetensors)")
+        if path:
+            self.load(path)
+
+    def _show_card(self) -> None:
+        if self.known is not None:
+            from napari_dmri.viewer.widgets.harmonize import card_text
+
+            box = QMessageBox(self)
+            box.setWindowTitle("Model card")
+            box.setText(card_text(dict(self.known.card)))
+            box.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+            box.exec()
+
+
+class FitSettings(QWidget):
+    """Set how a network is run and fitted; ``changed`` is emitted when a value changes."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mode = QComboBox()
+        for label, mode in (("auto", None), ("paper (3 × 3 × 3)", "paper"), ("tiled", "tiled")):
+            self.mode.addItem(label, mode)
+        self.size = QComboBox()
+        for label, size in (("auto", None), ("small", "small"), ("as in the paper", "paper")):
+            self.size.addItem(label, size)
+        self.minutes = QSpinBox()
+        self.minutes.setRange(0, 10_000)
+        self.minutes.setSpecialValueText("no limit")
+        self.minutes.setSuffix(" min")
+        self.seed = QSpinBox()
+        self.seed.setRange(0, 999_999)
+        self.start = QComboBox()
+        self.form = QFormLayout(self)
+        self.form.setContentsMargins(0, 0, 0, 0)
+        self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        tips = (
+            ("Mode", self.mode, "How volumes are cut: a small patch around every voxel, or whole "
+             "tiles, which is faster. Auto takes what the model was trained in."),
+            ("Begin from", self.start, "Random weights, or a model that is tuned to this scan."),
+            ("Size", self.size, "Of the network that is fitted; auto goes by the device."),
+            ("Time limit", self.minutes, "End after so many minutes with the best so far."),
+            ("Seed", self.seed, "Of the weights and the order of patches."),
+        )  # fmt: skip
+        for label, field, tip in tips:
+            field.setToolTip(tip)
+            field.setAccessibleName(label)
+            if isinstance(field, QComboBox):
+                field.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+                field.currentIndexChanged.connect(self._changed)
+            else:
+                field.valueChanged.connect(self._changed)
+            self.form.addRow(label, field)
+            self.form.labelForField(field).setToolTip(tip)
+
+    @property
+    def options(self) -> FitOptions:
+        """How a network is fitted."""
+        return FitOptions(
+            size=self.size.currentData(),
+            minutes=self.minutes.value() or None,
+            seed=self.seed.value(),
+            start=self.start.currentData(),
+        )
+
+    def offer(self, models: list[Known], fitting: bool) -> None:
+        """Show what goes with a fit, or with a model; offer models to begin from."""
+        before = self.start.currentData()
+        self.start.blockSignals(True)
+        self.start.clear()
+        self.start.addItem("random weights", None)
+        for known in models:
+            self.start.addItem(known.label, known)
+        self.start.setCurrentIndex(max(0, self.start.findData(before)))
+        self.start.blockSignals(False)
+        self.form.setRowVisible(self.mode, not fitting)
+        for field in (self.size, self.minutes, self.seed):
+            self.form.setRowVisible(field, fitting)
+        self.form.setRowVisible(self.start, fitting and bool(models))
+        self.size.setEnabled(self.start.currentData() is None)
+
+    def _changed(self, *_: Any) -> None:
+        self.size.setEnabled(self.start.currentData() is None)
+        self.changed.emit()
