@@ -75,7 +75,12 @@ def test_each_subject_is_tested_once_and_never_trained_on():
 
 
 def test_contenders_have_names():
-    assert contender("shresnet-2-tiled").settings == {"blocks": 2, "mode": "tiled"}
+    tiled = contender("shresnet-2-tiled").settings
+    assert tiled == {"blocks": 2, "mode": "tiled", "energy": 1.0}
+    assert contender("shresnet-2-mse").settings == {"blocks": 2, "mode": "paper", "energy": 0.0}
+    assert contender("shresnet-2-tiled-mse").rows[0] == ("SHResNet n=2 tiled MSE", False)
+    assert contender("golkov").settings == {"energy": 0.0}
+    assert contender("golkov-energy").rows[0] == ("Golkov with energy", False)
     assert contender("shresnet-11").rows[1] == ("SHResNet n=11, projected", True)
     assert [contender(n).settings["blocks"] for n in SWEEP] == [1, 2, 3, 6, 7, 9, 11]
     for name in ("resnet", "shresnet", "shresnet-2-both"):

@@ -60,6 +60,11 @@ def test_the_methods_are_listed_with_the_stages_of_the_paper():
     assert (second.optimizer, second.batch, second.factor) == ("sgd", 128, 0.9)
     assert (second.patience, second.stop) == (5, 10)
     assert model.projection and not METHODS["golkov"].make().projection
+    assert (model.energy, METHODS["golkov"].make().energy) == (1, 0)
+    assert METHODS["golkov"].make(energy=0.5).parameters["energy"] == 0.5
+    for weight in (-1, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="weight of the energy"):
+            METHODS["shresnet"].make(energy=weight)
 
 
 def test_a_known_scaling_is_learned_and_said_on_the_card(golkov):

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from napari_dmri import InputError
+from napari_dmri.sphere.harmonics import design_matrix
 from napari_dmri.training import Patches, Store, Tiles
-from napari_dmri.training.losses import signal_loss
+from napari_dmri.training.losses import SignalEnergyLoss, loss_with_energy, signal_loss
 
 GRIDS = ((9, 7, 5), (6, 8, 5))
 
@@ -128,6 +129,49 @@ def test_the_loss_weighs_every_voxel_alike(filled):
             total += float(signal_loss(model, batch.tensors)) * batch.weight
             weight += batch.weight
         assert total / weight == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_the_energy_of_order_2_is_compared_with_an_unsmoothed_fit(tmp_path):
+    rng = np.random.default_rng(3)
+    where = np.ones((4, 3, 2), bool)
+    values, targets, roots = [], [], []
+    with Store(15, 30, tmp_path / "two") as store:
+        for n, label in ((30, "a"), (24, "b")):
+            directions = rng.standard_normal((n, 3))
+            directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+            design = design_matrix(directions, 4)
+            values.append(rng.standard_normal((24, 15)))
+            targets.append(rng.random((24, n)))
+            store.add(label, values[-1].reshape(4, 3, 2, 15), where, targets[-1], design)
+            fit = np.linalg.lstsq(design, targets[-1].T, rcond=None)[0].T
+            both = (np.linalg.norm(c[:, 1:6], axis=1) for c in (values[-1], fit))
+            roots.append(np.subtract(*both))
+        batch = Patches(store, 1).draw(np.arange(48))
+        plain, loss = signal_loss(identity, batch.tensors), SignalEnergyLoss(0.5)
+        apart = 0.5 / (4 * np.pi) * float((np.concatenate(roots) ** 2).mean())
+        for _ in range(2):  # the second call uses the fits that the first one kept
+            added = float(loss(identity, batch.tensors) - plain)
+            assert added == pytest.approx(apart, rel=1e-4)
+        tiled = Tiles(store, 4, 0).draw(np.array([[0, 0, 0, 0], [1, 0, 0, 0]]))
+        other = loss(lambda x: x, tiled.tensors)
+        assert float(other) == pytest.approx(float(plain) + apart, rel=1e-4)
+        network = torch.nn.Linear(15, 15)
+        loss(network, batch.tensors).backward()
+        assert torch.isfinite(network.weight.grad).all()
+        torch.nn.init.zeros_(network.weight)
+        torch.nn.init.zeros_(network.bias)
+        network.zero_grad()
+        loss(network, batch.tensors).backward()  # no energy at all: the root has a slope still
+        assert torch.isfinite(network.weight.grad).all()
+    assert loss_with_energy(0) is signal_loss and loss_with_energy(2).weight == 2
+
+
+def test_without_order_2_there_is_no_energy_to_compare(tmp_path):
+    with Store(1, 4, tmp_path / "flat") as store:
+        where = np.ones((2, 2, 2), bool)
+        store.add("a", np.ones((2, 2, 2, 1)), where, np.zeros((8, 4)), np.full((4, 1), 0.28))
+        batch = Patches(store, 1).draw(np.arange(8)).tensors
+        assert float(SignalEnergyLoss(1.0)(identity, batch)) == float(signal_loss(identity, batch))
 
 
 def test_the_store_goes_away_and_refuses_what_does_not_fit():

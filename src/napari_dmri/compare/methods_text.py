@@ -121,6 +121,9 @@ def _network(p: dict[str, Any], record: Mapping[str, Any]) -> str:
     text += ", which maps spherical harmonics of S/b0"
     if p.get("smooth") is not None:
         text += f" (lambda = {_value(p['smooth'])})"
+    if p.get("energy"):
+        text += "; it was trained on the squared error of the signal and, with weight "
+        text += f"{_value(p['energy'])}, of the root of the energy of order 2"
     if p.get("projection"):
         text += "; of its output the energy of each order was used, the directions being the source"
         text += "'s own"

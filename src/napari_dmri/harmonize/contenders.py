@@ -160,8 +160,9 @@ class Contender:
 def contender(name: str) -> Contender:
     """Return a contender by its name.
 
-    ``linear-rish``, ``golkov``, or ``shresnet-N`` with N residual blocks and, at the end,
-    ``-tiled`` for tiled mode.
+    ``linear-rish``; ``golkov``, as published, or ``golkov-energy`` with SHResNet's loss;
+    ``shresnet-N`` with N residual blocks and, at the end, ``-tiled`` for tiled mode and ``-mse``
+    for the paper's loss, the error of the signal alone.
 
     Raises
     ------
@@ -170,17 +171,25 @@ def contender(name: str) -> Contender:
     """
     if name == "linear-rish":
         return Contender(name, "linear-rish", {}, (("LinearRISH", None),))
-    if name == "golkov":
-        rows = (("Golkov", False), ("Golkov, projected", True))
-        return Contender(name, "golkov", {}, rows)
-    match = re.fullmatch(r"shresnet-(\d+)(-tiled)?", name)
+    if name in ("golkov", "golkov-energy"):
+        label, energy = ("Golkov", 0.0) if name == "golkov" else ("Golkov with energy", 1.0)
+        return Contender(name, "golkov", {"energy": energy}, _both(label))
+    match = re.fullmatch(r"shresnet-(\d+)(-tiled)?(-mse)?", name)
     if match is None:
         raise InputError(
-            f"Unknown contender {name!r}; choose linear-rish, golkov, or shresnet-N with N "
-            "residual blocks (shresnet-2, shresnet-2-tiled)."
+            f"Unknown contender {name!r}; choose linear-rish, golkov, golkov-energy, or shresnet-N "
+            "with N residual blocks (shresnet-2, shresnet-2-tiled, shresnet-2-mse)."
         )
-    blocks, tiled = int(match[1]), bool(match[2])
-    label = f"SHResNet n={blocks}" + (" tiled" if tiled else "")
-    both: tuple[tuple[str, bool | None], ...] = ((label, False), (f"{label}, projected", True))
-    settings = {"blocks": blocks, "mode": "tiled" if tiled else "paper"}
-    return Contender(name, "shresnet", settings, both)
+    blocks, tiled, plain = int(match[1]), bool(match[2]), bool(match[3])
+    label = f"SHResNet n={blocks}" + (" tiled" if tiled else "") + (" MSE" if plain else "")
+    settings = {
+        "blocks": blocks,
+        "mode": "tiled" if tiled else "paper",
+        "energy": 0.0 if plain else 1.0,
+    }
+    return Contender(name, "shresnet", settings, _both(label))
+
+
+def _both(label: str) -> tuple[tuple[str, bool | None], ...]:
+    """Return the rows without and with projection."""
+    return (label, False), (f"{label}, projected", True)

@@ -75,6 +75,9 @@ class LearnedHarmonizer:
         Edge in voxels of the blocks that training cuts in tiled mode.
     stages
         The plan of training; None takes `PAPER_STAGES`.
+    energy
+        Weight of the error of order 2's energy in the loss (see `training.losses`); 0 is the
+        papers' squared error alone. None takes 1 for SHResNet, 0 for Golkov's network.
     network
         The network's own settings (see `networks.build`).
     """
@@ -82,6 +85,7 @@ class LearnedHarmonizer:
     NAME: ClassVar[str] = ""
     LABEL: ClassVar[str] = ""
     PROJECTION: ClassVar[bool] = False
+    ENERGY: ClassVar[float] = 0.0
     CITATIONS: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -97,6 +101,7 @@ class LearnedHarmonizer:
         registration: str = "rigid",
         tile: int = 16,
         stages: Sequence[Stage] | None = None,
+        energy: float | None = None,
         **network: Any,
     ) -> None:
         if order is not None and (order < 0 or order % 2 or order > 8):
@@ -110,6 +115,11 @@ class LearnedHarmonizer:
             )
         if stages is not None and not stages:
             raise InputError("Training needs at least one stage.")
+        self.energy = self.ENERGY if energy is None else float(energy)
+        if not 0 <= self.energy < np.inf:
+            raise InputError(
+                f"The weight of the energy is {self.energy:g}; it must be a number from 0 up."
+            )
         self.order, self.smooth, self.shell = order, float(smooth), shell
         self.projection = self.PROJECTION if projection is None else bool(projection)
         self.cap, self.seed, self.map_bvalue = float(cap), int(seed), map_bvalue
@@ -141,6 +151,7 @@ class LearnedHarmonizer:
             "registration": self.registration,
             "tile": self.tile,
             "stages": [asdict(stage) for stage in self.stages],
+            "energy": self.energy,
             **self.network_settings,
         }
 
@@ -350,6 +361,7 @@ class SHResNetHarmonizer(LearnedHarmonizer):
     NAME = "shresnet"
     LABEL = "SHResNet"
     PROJECTION = True
+    ENERGY = 1.0
     CITATIONS = (
         "Koppers S, Bloy L, Berman JI, Tax CMW, Edgar JC, Merhof D. Spherical harmonic residual "
         "network for diffusion signal harmonization. Computational Diffusion MRI (MICCAI "

@@ -57,7 +57,7 @@ def train_network(
 ) -> Trained:
     """Train a harmonizer's network; see `LearnedHarmonizer.fit`."""
     from napari_dmri.training.loop import train
-    from napari_dmri.training.losses import signal_loss
+    from napari_dmri.training.losses import loss_with_energy
     from napari_dmri.training.store import Store
 
     report = progress or silent
@@ -106,7 +106,7 @@ def train_network(
             on_event = previewing(testing, network, device, on_preview, on_event)
         fit = train(
             network,
-            signal_loss,
+            loss_with_energy(model.energy),
             _sampler(model, network, training, device),
             _sampler(model, network, testing, device),
             model.stages,
