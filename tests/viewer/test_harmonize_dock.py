@@ -10,8 +10,9 @@ import pytest
 from napari_dmri import harmonize
 from napari_dmri.io import write_map, write_scan
 from napari_dmri.phantom.travelling import simulate_subject
+from napari_dmri.viewer.harmonizing import KnownModel, card_text
 from napari_dmri.viewer.layers import kind_of, map_layer, scan_layer, scan_of
-from napari_dmri.viewer.widgets.harmonize import HarmonizeDock, card_text
+from napari_dmri.viewer.widgets.harmonize import HarmonizeDock
 
 pytestmark = [
     pytest.mark.viewer,
@@ -112,7 +113,6 @@ def test_harmonizing_adds_new_layers_and_changes_no_old_one(viewer, subjects, mo
     dock = HarmonizeDock(viewer)
     viewer.window.add_dock_widget(dock)
     assert dock.load_model(model_file)
-    settle(dock.checked)
     assert "Simulated, demo only" in dock.model_line.sentence
     assert dock.run_bar.button.isEnabled()
     dock.compare_when_done.setChecked(False)
@@ -131,26 +131,69 @@ def test_harmonizing_adds_new_layers_and_changes_no_old_one(viewer, subjects, mo
     np.testing.assert_allclose(np.asarray(made[0].data), np.asarray(direct.data), rtol=1e-5)
 
 
-def test_a_simulated_model_is_not_run_on_a_measured_scan(viewer, subjects, model_file, settle):
+def test_a_simulated_model_is_not_run_on_a_measured_scan(viewer, subjects, model_file):
     scan = subjects[2].scans["ge_st"]
     measured = replace(scan, metadata={**scan.metadata, "simulated": False}, name="measured")
     add(viewer, measured)
     dock = HarmonizeDock(viewer)
     viewer.window.add_dock_widget(dock)
+    # The models of the package are listed, but not suggested.
+    assert dock.known is None and dock.model_choice.count() > 1
+    assert "for simulated scans" in dock.model_line.sentence
+    assert not any(box.isEnabled() for box in dock.compare.boxes.values())
     dock.load_model(model_file)
-    settle(dock.checked)
     assert not dock.run_bar.button.isEnabled()
     assert "simulated" in dock.model_line.sentence
     assert "train your own" in dock.model_line.sentence.lower()
     assert dock.model_line.level == "error"
 
 
-def test_a_training_subject_may_be_harmonized_but_it_is_said(viewer, subjects, model_file, settle):
+def test_models_of_the_package_are_compared_with_what_the_target_measured(
+    viewer, subjects, settle, tmp_path
+):
+    source, target = (add(viewer, scan) for scan in subjects[2].scans.values())
+    dock = HarmonizeDock(viewer)
+    viewer.window.add_dock_widget(dock)
+    dock.scan_picker.choose(source)
+    assert "demo-linear-rish" in dock.model_choice.currentText()
+    assert dock.run_bar.button.isEnabled()
+    part = dock.compare
+    part.expand()
+    assert "Choose as reference" in part.problem[0] and not part.run_bar.button.isEnabled()
+    part.reference.choose(source)
+    assert "the scan and the reference" in part.device.sentence
+    part.reference.choose(target)
+    assert [known.title for known in part.chosen][:2] == ["LinearRISH", "Golkov"]
+    for known, box in part.boxes.items():
+        box.setChecked(known.name == "demo-golkov")
+    missing = KnownModel("gone", dict(part.chosen[0].card), "", tmp_path / "gone.safetensors")
+    dock.models.append(missing)
+    part.list_models()
+    before = list(viewer.layers)
+    part.run_bar.button.click()
+    settle(lambda: not part.run_bar.running, timeout=60)
+    settle(lambda: part.layout_.active)
+    names = [panel[0].name for panel in part.layout_.panels]
+    assert names[:3] == ["FA: reference", "FA: refit only", "FA: Golkov"]
+    assert names[3:] == ["FA: as measured", "refit only − ref.", "Golkov − ref."]
+    heads = [part.table.horizontalHeaderItem(n).text() for n in range(part.table.columnCount())]
+    assert heads == ["as measured", "refit only", "Golkov", "Golkov (2)"]
+    assert "▼" in part.table.item(0, 2).text()
+    assert "Golkov (2) was left out: No model file" in part.line.sentence
+    part.side.click()
+    assert list(viewer.layers) == before
+    part.keep.click()
+    assert viewer.layers[-1].name == "sub-03 ge_st | Golkov"
+    part.export(tmp_path / "out")
+    settle(lambda: not part.run_bar.running)
+    assert (tmp_path / "out" / "tests.tsv").is_file(), part.run_bar.message.sentence
+
+
+def test_a_training_subject_may_be_harmonized_but_it_is_said(viewer, subjects, model_file):
     add(viewer, subjects[0].scans["ge_st"])
     dock = HarmonizeDock(viewer)
     viewer.window.add_dock_widget(dock)
     dock.load_model(model_file)
-    settle(dock.checked)
     assert "was trained on sub-01" in dock.model_line.sentence
     assert dock.model_line.level == "warning" and dock.run_bar.button.isEnabled()
 
@@ -189,15 +232,15 @@ def test_the_result_belongs_to_the_scan_that_was_run(
     other = add(viewer, small_scan)
     dock.scan_picker.choose(source)
     assert dock.load_model(model_file)
-    settle(lambda: dock.checked() and dock.run_bar.button.isEnabled())
+    assert dock.run_bar.button.isEnabled()
     dock.compare_when_done.setChecked(False)
     dock.run_bar.button.click()
     dock.scan_picker.choose(other)
-    settle(lambda: dock.checked() and not dock.run_bar.running, timeout=60)
+    settle(lambda: not dock.run_bar.running, timeout=60)
     made = viewer.layers[-1]
     assert kind_of(made) == "scan"
     assert tuple(made.contrast_limits) == (0, 321)
     assert dock.scan_picker.layer is other
-    settle(lambda: dock.model_line.level == "error")
+    assert dock.model_line.level == "error"
     assert not dock.run_bar.button.isEnabled()
     assert not other.visible and made.visible

@@ -12,6 +12,7 @@ from napari_dmri.viewer import orientation
 __all__ = [
     "axial",
     "check_quality",
+    "compare_harmonizers",
     "coronal",
     "load",
     "make_mask",
@@ -102,6 +103,19 @@ def run_deconvolution() -> None:
     dock = _dock("Deconvolve")
     if _selected(dock.scans):
         dock.run_bar.button.click()
+
+
+def compare_harmonizers() -> None:
+    """Compare harmonization methods on the selected scan, as the Harmonize dock is set."""
+    dock = _dock("Harmonize")
+    dock.compare.expand()
+    dock.ensureWidgetVisible(dock.compare)
+    if not _selected(dock.scan_picker):
+        return
+    if dock.compare.run_bar.button.isEnabled():
+        dock.compare.run_bar.button.click()
+    else:
+        show_info(dock.compare.problem[0] or "A comparison is at work.")
 
 
 def _dock(name: str) -> Any:

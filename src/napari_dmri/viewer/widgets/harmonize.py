@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,18 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dmri.errors import InputError
-from napari_dmri.images import ScalarImage
 from napari_dmri.scan import Scan
+from napari_dmri.viewer.harmonizing import (
+    KnownModel,
+    apply_model,
+    card_text,
+    extra_map,
+    open_model,
+    shipped,
+)
 from napari_dmri.viewer.jobs import Job, Outcome
 from napari_dmri.viewer.launch import open_dock
-from napari_dmri.viewer.layers import (
-    DIVERGING,
-    LayerData,
-    is_kind,
-    map_layer,
-    scan_layer,
-    scan_of,
-    to_napari,
-)
+from napari_dmri.viewer.layers import is_kind, scan_layer, scan_of
 from napari_dmri.viewer.orientation import bring_into_view
 from napari_dmri.viewer.widgets._parts import (
     Dock,
@@ -39,6 +37,7 @@ from napari_dmri.viewer.widgets._parts import (
     device_line,
     name_edit,
 )
+from napari_dmri.viewer.widgets.harmonize_compare import CompareModels
 from napari_dmri.viewer.widgets.mask_row import MaskRow
 from napari_dmri.viewer.widgets.scan_facts import one_line
 from napari_dmri.viewer.widgets.train_rish import TrainSection
@@ -46,6 +45,7 @@ from napari_dmri.viewer.widgets.train_rish import TrainSection
 __all__ = ["HarmonizeDock"]
 
 WORST = ("error", "warning", "note", "ok")
+NONE = "choose, open or train one"
 
 
 class HarmonizeDock(Dock):
@@ -63,9 +63,9 @@ class HarmonizeDock(Dock):
         super().__init__(napari_viewer)
         from napari_dmri.harmonize import METHODS
 
-        self.model: Any = None
-        self.models: list[tuple[str, Any, str]] = []
-        self._check: Job | None = None
+        self.known: KnownModel | None = None
+        self.models = shipped()
+        self._picked = False
         self._opening: Job | None = None
         self._at_work: Any = None
         self.scan_picker = LayerPicker(self.viewer, is_kind("scan"), "open a scan first")
@@ -117,8 +117,11 @@ class HarmonizeDock(Dock):
         self.compare_when_done.setChecked(True)
         self.compare_when_done.setToolTip("Lay out source, harmonized and difference side by side.")
         self.after.addRow(self.compare_when_done)
+        self.compare = CompareModels(self.viewer, self)
+        self.extra.addWidget(self.compare)
         self.scan_picker.layer_changed.connect(self._scan_changed)
         self.model_choice.currentIndexChanged.connect(self._model_changed)
+        self.model_choice.activated.connect(self._pick)
         self.method.currentIndexChanged.connect(self._list_models)
         self._list_models()
         self._scan_changed(self.scan_picker.layer)
@@ -128,46 +131,73 @@ class HarmonizeDock(Dock):
         """The scan chosen, with the mask chosen."""
         return self.mask_row.scan()
 
+    @property
+    def model(self) -> Any:
+        """The model that is chosen, read from its file the first time; None where none is."""
+        return None if self.known is None else self.known.load()
+
     def load_model(self, path: str | Path) -> bool:
         """Offer a model file and choose it; say why where it cannot be read."""
-        from napari_dmri import harmonize
-
         try:
-            model = harmonize.load(path)
+            self._offer(open_model(path))
         except (InputError, OSError) as error:
             self.model_line.say(str(error), "error")
             return False
-        self.offer(model, Path(path).name, str(path))
         return True
 
     def offer(self, model: Any, name: str, tip: str = "") -> None:
         """Put a trained model on its method's list and choose it."""
-        card = model.card
-        label = f"{card.get('source_site', '?')} → {card.get('target_site', '?')} ({name})"
-        self.models = [m for m in self.models if m[1] is not model]
-        self.models.append((label, model, tip or name))
+        self._offer(KnownModel(name, model.card, tip or name, model=model))
+
+    def _offer(self, known: KnownModel) -> None:
+        self.models = [m for m in self.models if m.model is None or m.model is not known.model]
+        self.models.append(known)
         self.method.blockSignals(True)
-        self.method.setCurrentIndex(max(0, self.method.findData(card.get("method"))))
+        self.method.setCurrentIndex(max(0, self.method.findData(known.card.get("method"))))
         self.method.blockSignals(False)
+        self._picked = False
         self._list_models()
+        self.compare.list_models()
+
+    def choose_model(self, name: str) -> bool:
+        """Choose a model by its name, of whichever method; tell whether there is one."""
+        known = next((m for m in self.models if m.name == name), None)
+        if known is None:
+            return False
+        self.method.setCurrentIndex(self.method.findData(known.card.get("method")))
+        self._pick()
+        self.model_choice.setCurrentIndex(self.model_choice.findData(known))
+        return True
+
+    def _pick(self, *_: Any) -> None:
+        self._picked = True
 
     def _list_models(self, *_: Any) -> None:
-        """List the models of the method that is chosen, the newest one chosen."""
+        """List the models of the method that is chosen, with the one that suits the scan."""
         name = self.method.currentData()
         self.model_choice.blockSignals(True)
         self.model_choice.clear()
-        for label, model, tip in self.models:
-            if model.card.get("method") == name:
-                self.model_choice.addItem(label, model)
-                self.model_choice.setItemData(self.model_choice.count() - 1, tip, 3)
-        if not self.model_choice.count():
-            self.model_choice.addItem("open or train one", None)
-        self.model_choice.setCurrentIndex(self.model_choice.count() - 1)
+        self.model_choice.addItem(NONE, None)
+        for known in self.models:
+            if known.card.get("method") == name:
+                self.model_choice.addItem(known.label, known)
+                self.model_choice.setItemData(self.model_choice.count() - 1, known.tip, 3)
+        self._picked = False
+        self.model_choice.setCurrentIndex(self._suitable())
         self.model_choice.blockSignals(False)
         linear = name == "linear-rish"
         self.show_alignment.setVisible(linear)
         self.show_novelty.setVisible(not linear)
         self._model_changed()
+
+    def _suitable(self) -> int:
+        """Return which model to suggest: one's own newest; the package's for simulated scans."""
+        listed = [self.model_choice.itemData(n) for n in range(1, self.model_choice.count())]
+        own = [n for n, known in enumerate(listed, 1) if not known.shipped]
+        if own:
+            return own[-1]
+        scan = scan_of(self.scan_picker.layer)
+        return 1 if listed and scan is not None and scan.simulated else 0
 
     def _open_train(self) -> None:
         open_dock(self.viewer, "Train")
@@ -187,8 +217,7 @@ class HarmonizeDock(Dock):
         if outcome.error is not None:
             self.model_line.say(outcome.error, "error")
         elif not outcome.cancelled:
-            path, model = outcome.result
-            self.offer(model, path.name, str(path))
+            self._offer(outcome.result)
 
     def _scan_changed(self, layer: Any) -> None:
         self.run_bar.clear()
@@ -197,72 +226,58 @@ class HarmonizeDock(Dock):
             self.scan_line.say("Open a scan first: File > Open, or drop it on the window.", "note")
         else:
             self.scan_line.say(one_line(scan))
+        if not self._picked:
+            self.model_choice.setCurrentIndex(self._suitable())
         self._judge()
+        self.compare.list_models()
 
     def _model_changed(self, *_: Any) -> None:
-        self.model = self.model_choice.currentData()
+        self.known = self.model_choice.currentData()
         self._judge()
-
-    def checked(self) -> bool:
-        """Tell whether the model has been checked against the scan that is chosen."""
-        return self._check is None or not self._check.running
 
     def _judge(self) -> None:
         """Say whether the model fits the scan, and allow Run only when it does."""
         scan = scan_of(self.scan_picker.layer)
-        self.about.setEnabled(self.model is not None)
-        if self.model is None:
-            self.model_line.say("Open a model file, or train one below.", "note")
+        self.about.setEnabled(self.known is not None)
+        if self.known is None:
+            words = "Open a model file, or train one below."
+            if self.model_choice.count() > 1:
+                words += " Those listed come with the package and are for simulated scans."
+            self.model_line.say(words, "note")
             self.run_bar.enable(False, "A trained model is needed.")
             return
         if scan is None:
             self.run_bar.enable(False, "A scan is needed.")
             return
-        self.run_bar.enable(False, "The model is being checked against the scan.")
-        self.model_line.say("checking the model against the scan …")
-        # Reading b0 volumes may unpack a large file: not in the window's thread.
-        self._check = Job("Check model", check_model, self.model, scan)
-        self._check.finished.connect(self._judged)
-        self._check.start()
-        target = self.model.card.get("target_site", "target")
+        checks = self.known.check(scan)
+        level = next((w for w in WORST if any(c.level == w for c in checks)), "ok")
+        said = [c.sentence for c in checks if c.level not in ("ok", "note")]
+        told = any("demo only" in sentence for sentence in said)
+        kind = "Simulated, demo only. " if self.known.card.get("simulated") and not told else ""
+        fits = "Fits this scan: shell, order and voxel size."
+        self.model_line.say(kind + ("\n".join(said) if said else fits), level)
+        self.run_bar.enable(level != "error", self.model_line.sentence)
+        target = self.known.card.get("target_site", "target")
         name = self.scan_picker.layer.name
         self.result_name.setText(f"{name} | {target} ({self.method.currentText()})")
         voxels = int(np.prod(scan.grid))
         needed = 8.0 * voxels * (scan.shape[3] + 60)
         self.device.say(device_line(needed, 2 + voxels / 8_000))
 
-    def _judged(self, outcome: Outcome) -> None:
-        if outcome.cancelled:
-            return
-        if outcome.error is not None:
-            self.model_line.say(outcome.error, "error")
-            self.run_bar.enable(False, outcome.error)
-            return
-        model, scan, checks = outcome.result
-        if model is not self.model or scan is not scan_of(self.scan_picker.layer):
-            return
-        level = next((w for w in WORST if any(c.level == w for c in checks)), "ok")
-        said = [c.sentence for c in checks if c.level not in ("ok", "note")]
-        told = any("demo only" in sentence for sentence in said)
-        kind = "Simulated, demo only. " if model.card.get("simulated") and not told else ""
-        fits = "Fits this scan: shell, order and voxel size."
-        self.model_line.say(kind + ("\n".join(said) if said else fits), level)
-        self.run_bar.enable(level != "error", self.model_line.sentence)
-
     def _show_card(self) -> None:
-        if self.model is not None:
+        if self.known is not None:
             box = QMessageBox(self)
             box.setWindowTitle("Model card")
-            box.setText(card_text(self.model.card))
+            box.setText(card_text(self.known.card))
             box.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
             box.exec()
 
     def make_job(self) -> Job | None:
         """Harmonize the scan that is chosen."""
         scan, self._at_work = self.scan, self.scan_picker.layer
-        if scan is None or self.model is None:
+        if scan is None or self.known is None:
             return None
-        return Job("Harmonize", apply_model, self.model, scan, self.result_name.text().strip())
+        return Job("Harmonize", apply_model, self.known, scan, self.result_name.text().strip())
 
     def show_result(self, result: Any) -> None:
         """Add the harmonized scan, its scale maps and the alignment as new layers."""
@@ -288,81 +303,3 @@ class HarmonizeDock(Dock):
             open_dock(self.viewer, "Compare").compare_now(source, layer)
         else:
             bring_into_view(self.viewer, layer)
-
-
-def extra_map(image: ScalarImage, name: str, scan: Scan) -> LayerData:
-    """Describe a scale map or a map of the alignment as a hidden layer."""
-    named = replace(image, name=f"{scan.name} | {name}")
-    _, kwargs, kind = map_layer(named, visible=False, **_look(name))
-    return to_napari(shown_inside(image, scan.mask)), kwargs, kind
-
-
-def shown_inside(image: ScalarImage, mask: np.ndarray | None) -> np.ndarray:
-    """Return a map for showing: NaN, which napari leaves clear, outside the mask."""
-    data = np.asarray(image.data, dtype=np.float32)
-    return data if mask is None else np.where(mask, data, np.float32(np.nan))
-
-
-def apply_model(model: Any, scan: Scan, name: str, progress: Any = None) -> Any:
-    """Apply a model and name its result; a mask is made where the scan has none."""
-    from napari_dmri.progress import part
-    from napari_dmri.signal.mask import brain_mask
-
-    if scan.mask is None:
-        scan = scan.with_mask(brain_mask(scan, progress=part(progress, 0, 0.1, "mask: ")))
-    done = model.apply_detailed(scan, progress=part(progress, 0.1, 1))
-    return replace(done, scan=replace(done.scan, name=name or done.scan.name))
-
-
-def check_model(model: Any, scan: Scan, progress: Any = None) -> tuple[Any, Scan, Any]:
-    """Check a model's card against a scan."""
-    return model, scan, model.check(scan)
-
-
-def open_model(path: str, progress: Any = None) -> tuple[Path, Any]:
-    """Read a trained model."""
-    from napari_dmri import harmonize
-
-    return Path(path), harmonize.load(path)
-
-
-def card_text(card: dict[str, Any]) -> str:
-    """Write a model's card for reading, one fact a line."""
-    lines = []
-    for key, value in card.items():
-        if isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
-            # Curves and inputs go by epoch and scan: too many to read here, and in the file.
-            text = _facts(value[0]) if len(value) == 1 else f"{len(value)} entries, see the file"
-        elif isinstance(value, (list, tuple)):
-            text = ", ".join(map(str, value[:12])) + (" …" if len(value) > 12 else "")
-        elif isinstance(value, dict):
-            text = _facts(value)
-        else:
-            text = str(value)
-        lines.append(f"{key.replace('_', ' ')}: {text}")
-    return "\n".join(lines)
-
-
-def _facts(values: dict[str, Any]) -> str:
-    """Write the plain values of a part of a card; parts within it are counted."""
-    words = []
-    for key, value in values.items():
-        if isinstance(value, dict):
-            inner = ", ".join(f"{k} {v}" for k, v in value.items())
-            words.append(f"{key} ({inner})")
-        elif isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
-            words.append(f"{len(value)} {key}")
-        else:
-            words.append(f"{key} {value}")
-    return ", ".join(words).replace("_", " ")
-
-
-def _look(name: str) -> dict[str, Any]:
-    """Show scales about 1, and scan over template in colours that add up to white."""
-    if name.startswith("scale"):
-        return {"colormap": DIVERGING, "contrast_limits": (0.5, 1.5)}
-    if name == "novelty":
-        return {"colormap": "inferno", "contrast_limits": (0.0, 2.0)}
-    if name.startswith("template"):
-        return {"colormap": "green", "blending": "opaque"}
-    return {"colormap": "magenta", "blending": "additive"}
