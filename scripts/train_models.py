@@ -25,7 +25,7 @@ SEED = 2718
 SUBJECTS = 5
 """The last of them chooses the best epoch of the networks."""
 
-EPOCHS = 10
+EPOCHS = {"demo-golkov": 20, "demo-shresnet": 10, "demo-shresnet-tiled": 20}
 """Of the second stage, at most: validation improves little after so many."""
 
 LARGEST = 2_000_000
@@ -66,7 +66,9 @@ def train(name: str, pairs: list[Pair]) -> Path:
         model = METHODS[method].make(**settings).fit(pairs, device="cpu", progress=progress)
         return model.save(FOLDER / name, overwrite=True)
     first, second = PAPER_STAGES
-    model = METHODS[method].make(**settings, seed=0, stages=(first, replace(second, epochs=EPOCHS)))
+    model = METHODS[method].make(
+        **settings, seed=0, stages=(first, replace(second, epochs=EPOCHS[name]))
+    )
     folder = Path(__file__).resolve().parent.parent / "build" / "models"
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / f"{name}.safetensors"
