@@ -19,6 +19,13 @@ def test_shells_are_found_in_the_models_order_and_the_rest_is_named() -> None:
     assert [s.bvalue for s in rest] == [1000]
 
 
+def test_a_tolerance_below_one_is_a_share() -> None:
+    found, _ = match_shells(GRADIENTS, (0, 1200, 2500), tolerance=0.25)
+    assert [s.bvalue for s in found] == [0, 1000, 3000]
+    with pytest.raises(InputError, match="nothing within 25% of 2000"):
+        match_shells(GRADIENTS, (0, 2000), tolerance=0.25)
+
+
 @pytest.mark.parametrize("bvalues", [(0, 2000), (0, 1000, 1050), (0, 90)])
 def test_a_shell_that_is_missing_or_taken_is_refused_with_both_sets(
     bvalues: tuple[float, ...],

@@ -101,7 +101,8 @@ def prepare(
         Indices of the volumes that the network sees, to learn from few directions to explain all:
         then every volume of the scan is in ``signal``. None for all.
     tolerance
-        How far the scan's b-values may be from ``bvalues``, in s/mm².
+        How far the scan's b-values may be from ``bvalues``, in s/mm², or as a share of them if
+        below 1.
     mask
         Voxels that count (X, Y, Z); None takes the scan's mask, else all with b0 > 0.
     keep_signal

@@ -32,7 +32,8 @@ def match_shells(
     bvalues
         The model's shells in s/mm², b0 first.
     tolerance
-        How far apart two b-values may be; b0 only matches b0.
+        How far apart two b-values may be in s/mm², or as a share of the model's if below 1; b0 only
+        matches b0.
 
     Returns
     -------
@@ -47,14 +48,16 @@ def match_shells(
     for b in bvalues:
         same = [s for s in shells if s.is_b0 == (b <= B0_THRESHOLD)]
         nearest = min(same, key=lambda s: abs(s.bvalue - b), default=None)
-        if nearest is None or abs(nearest.bvalue - b) > tolerance or nearest in picked:
+        within = max(tolerance * b, SHELL_GAP) if tolerance < 1 else tolerance
+        if nearest is None or abs(nearest.bvalue - b) > within or nearest in picked:
             missing.append(b)
         else:
             picked.append(nearest)
     if missing:
         raise InputError(
             f"The model sees shells at b = {_list(bvalues)} s/mm² and the scan has b = "
-            f"{_list([s.bvalue for s in shells])}: nothing within {tolerance:g} of "
+            f"{_list([s.bvalue for s in shells])}: nothing within "
+            f"{f'{tolerance:.0%}' if tolerance < 1 else f'{tolerance:g}'} of "
             f"{_list(missing)}. Use a model of the scan's shells, or fit one to this scan."
         )
     return tuple(picked), tuple(s for s in shells if s not in picked)

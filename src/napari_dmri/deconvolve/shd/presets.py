@@ -1,0 +1,334 @@
+"""The methods of the family by name: architecture, loss, plan of training, and how they run.
+
+``size="paper"`` has the hyperparameters of the papers; ``"small"`` is for a CPU: N_side 4,
+16 filters, depth 3, degree 12, 3,000 steps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from napari_dmri.deconvolve.shd.architecture import Architecture
+from napari_dmri.deconvolve.shd.losses import LossWeights
+from napari_dmri.errors import InputError
+from napari_dmri.training.stages import Stage
+
+__all__ = ["MODES", "PRESETS", "SIZES", "Plan", "Preset", "preset"]
+
+MODES = ("paper", "tiled")
+SIZES = ("paper", "small")
+
+TILE = 8
+"""Edge of the patches that tiled training takes."""
+
+VOXELS = 16 * 3**3
+"""Voxels of a step in the papers."""
+
+SHD = (
+    "Elaldi A, Gerig G, Dey N. Equivariant spatio-hemispherical networks for diffusion MRI "
+    "deconvolution. NeurIPS, 2024."
+)
+RT_ESD = (
+    "Elaldi A, Gerig G, Dey N. E(3) x SO(3)-equivariant networks for spherical deconvolution in "
+    "diffusion MRI. MIDL, 2023."
+)
+ESD = (
+    "Elaldi A, Dey N, Kim H, Gerig G. Equivariant spherical deconvolution: learning sparse "
+    "orientation distribution functions from spherical data. IPMI, 2021."
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Plan a training with Adam.
+
+    Parameters
+    ----------
+    lr
+        Learning rate at the beginning.
+    batch
+        Patches in a batch.
+    epochs, steps
+        Epochs, and batches of each at most.
+    drops
+        Epochs after which the learning rate is multiplied by ``factor``.
+    factor
+        Of each drop.
+
+    Raises
+    ------
+    InputError
+        If a value is out of range or the drops are not ascending epochs.
+    """
+
+    lr: float = 1.7e-3
+    batch: int = 16
+    epochs: int = 50
+    steps: int = 900
+    drops: tuple[int, ...] = (30, 40, 45)
+    factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        edges = [0, *self.drops, self.epochs]
+        whole = all(isinstance(n, int) and n >= 1 for n in (self.batch, self.epochs, self.steps))
+        ascending = all(a < b for a, b in pairwise(edges))
+        if not whole or not ascending or not 0 < self.lr < math.inf or not 0 < self.factor <= 1:
+            raise InputError(
+                f"A plan of {self.epochs} epochs of {self.steps} steps of {self.batch} patches at "
+                f"lr {self.lr:g}, times {self.factor:g} after epochs {self.drops}; expected whole "
+                "numbers from 1, ascending drops before the last epoch, lr above 0 and a factor in "
+                "(0, 1]."
+            )
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole training at most."""
+        return self.epochs * self.steps
+
+    def stages(self) -> list[Stage]:
+        """Return a stage for each learning rate, for `training.loop`."""
+        edges = [0, *self.drops, self.epochs]
+        return [
+            Stage("adam", self.lr * self.factor**i, self.batch, end - start)
+            for i, (start, end) in enumerate(pairwise(edges))
+        ]
+
+    def shortened(self, steps: int) -> Plan:
+        """Return the plan with about so many steps in all, its drops at the same parts of it."""
+        if steps < 1:
+            raise InputError(f"A training of {steps} steps; give 1 or more.")
+        epochs = min(self.epochs, steps)
+        share = epochs / self.epochs
+        drops = sorted({round(d * share) for d in self.drops} - {0, epochs})
+        return replace(
+            self,
+            epochs=epochs,
+            steps=max(1, round(steps / epochs)),
+            drops=tuple(d for d in drops if d < epochs),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what was set, as JSON can hold it."""
+        return {**asdict(self), "drops": list(self.drops)}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Hold a method: its names for people, and all that a training needs to know.
+
+    Parameters
+    ----------
+    name, label, summary, reference
+        Its command-line name, its name in a form, one sentence, and the paper.
+    architecture, losses, plan
+        The network, the loss, the plan.
+    mode
+        ``"paper"``: patches as in training, the middle voxel of each is kept; ``"tiled"``: whole
+        tiles with a halo.
+    size
+        One of `SIZES`.
+    """
+
+    name: str
+    label: str
+    summary: str
+    reference: str
+    architecture: Architecture
+    losses: LossWeights
+    plan: Plan
+    mode: str = "paper"
+    size: str = "paper"
+
+    @property
+    def smooth(self) -> bool:
+        """Whether neighbours' fODFs are kept alike."""
+        return self.losses.spatial > 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what a card keeps of it."""
+        return {
+            "method": self.name,
+            "label": self.label,
+            "size": self.size,
+            "mode": self.mode,
+            "architecture": self.architecture.as_dict(),
+            "losses": self.losses.as_dict(),
+            "plan": self.plan.as_dict(),
+        }
+
+
+_TV = LossWeights(spatial=0.5)
+_SPECTRAL = Architecture(layer="spectral", patch=TILE)
+_CNN = Architecture(layer="convolution", filters=128)
+
+
+def _listed(*presets: Preset) -> dict[str, Preset]:
+    return {one.name: one for one in presets}
+
+
+PRESETS: dict[str, Preset] = _listed(
+    Preset(
+        "shd-s-tv",
+        "SHD-S-TV",
+        "SHD-TV with spectral layers: rotation-equivariant, many times faster, whole tiles.",
+        SHD,
+        _SPECTRAL,
+        _TV,
+        Plan(batch=1),
+        "tiled",
+    ),
+    Preset(
+        "shd-s",
+        "SHD-S",
+        "SHD with spectral layers, without the wish that neighbours be alike.",
+        SHD,
+        _SPECTRAL,
+        LossWeights(),
+        Plan(batch=1),
+        "tiled",
+    ),
+    Preset(
+        "shd-tv",
+        "SHD-TV",
+        "Network on voxels and directions whose neighbouring fODFs are kept alike: best at low "
+        "resolution.",
+        SHD,
+        Architecture(),
+        _TV,
+        Plan(),
+    ),
+    Preset(
+        "shd",
+        "SHD",
+        "Equivariant network on voxels and half spheres of directions.",
+        SHD,
+        Architecture(),
+        LossWeights(),
+        Plan(),
+    ),
+    Preset(
+        "rt-esd",
+        "RT-ESD",
+        "SHD's predecessor on whole spheres: the same quality, 2.5 times slower.",
+        RT_ESD,
+        Architecture(hemisphere=False, full_head=True),
+        LossWeights(),
+        Plan(),
+    ),
+    Preset(
+        "esd",
+        "ESD",
+        "Equivariant network on directions alone, each voxel by itself.",
+        ESD,
+        Architecture(patch=1),
+        LossWeights(),
+        Plan(),
+    ),
+    Preset(
+        "cnn",
+        "CNN",
+        "Baseline: a convolutional network on SH coefficients, equivariant to shifts alone.",
+        SHD,
+        _CNN,
+        LossWeights(),
+        Plan(),
+    ),
+    Preset(
+        "cnn-tv",
+        "CNN-TV",
+        "Baseline: the CNN, with neighbouring fODFs kept alike.",
+        SHD,
+        _CNN,
+        _TV,
+        Plan(),
+    ),
+    Preset(
+        "mlp",
+        "MLP",
+        "Baseline: a network on the SH coefficients of each voxel by itself.",
+        SHD,
+        replace(_CNN, patch=1),
+        LossWeights(),
+        Plan(),
+    ),
+    Preset(
+        "concat-so3",
+        "Concat-SO(3)",
+        "Comparison: neighbours' spheres side by side as features, filtered along directions.",
+        SHD,
+        Architecture(layer="concat-so3"),
+        LossWeights(),
+        Plan(),
+    ),
+    Preset(
+        "e3-sh",
+        "E(3)-SH",
+        "Comparison: isotropic spatial filters on SH coefficients.",
+        SHD,
+        Architecture(layer="e3-sh"),
+        LossWeights(),
+        Plan(),
+    ),
+)
+"""All methods of the family, in the order in which they are offered, at the papers' size."""
+
+SMALL_STEPS = 3000
+
+
+def preset(name: str, size: str = "paper", mode: str | None = None) -> Preset:
+    """Return a method by its name.
+
+    Parameters
+    ----------
+    name
+        A name in `PRESETS`.
+    size
+        ``"paper"`` or ``"small"``.
+    mode
+        ``"tiled"`` trains a method of the papers on patches of 8 voxels an edge, to predict whole
+        tiles; None leaves it as it is.
+
+    Raises
+    ------
+    InputError
+        If there is no such method or size, or the method does not run in the mode.
+    """
+    if name not in PRESETS:
+        raise InputError(f"Unknown method {name!r}; choose one of {', '.join(PRESETS)}.")
+    if size not in SIZES:
+        raise InputError(f"Unknown size {size!r}; choose one of {', '.join(SIZES)}.")
+    chosen = PRESETS[name]
+    if mode is not None and mode != chosen.mode:
+        chosen = _in_mode(chosen, mode)
+    return chosen if size == "paper" else _small(chosen)
+
+
+def _in_mode(chosen: Preset, mode: str) -> Preset:
+    if mode not in MODES:
+        raise InputError(f"Unknown mode {mode!r}; choose one of {', '.join(MODES)}.")
+    if mode == "paper" or chosen.architecture.patch == 1:
+        raise InputError(
+            f"{chosen.label} runs in {chosen.mode} mode alone: its "
+            + ("tiles are of 8 voxels an edge." if mode == "paper" else "voxels are independent.")
+        )
+    return replace(
+        chosen,
+        architecture=replace(chosen.architecture, patch=TILE, full_head=False),
+        plan=replace(chosen.plan, batch=max(1, VOXELS // TILE**3)),
+        mode=mode,
+    )
+
+
+def _small(chosen: Preset) -> Preset:
+    """Return a method at the size for a CPU."""
+    plain = chosen.architecture
+    filters = 64 if plain.layer == "convolution" else 16
+    architecture = replace(plain, n_side=4, filters=filters, depth=3, degree=12)
+    plan = replace(chosen.plan.shortened(SMALL_STEPS))
+    if plain.patch == 1:
+        # A step of the papers' 16 voxels alone costs a CPU little less than one of 432.
+        plan = replace(plan, batch=VOXELS)
+    return replace(chosen, architecture=architecture, plan=plan, size="small")
