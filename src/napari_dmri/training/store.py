@@ -10,7 +10,6 @@ inside it, as applying a network does. Zeros would teach it what the edge of a m
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dmri.errors import InputError
+from napari_dmri.training.scratch import Scratch
 
 if TYPE_CHECKING:
     import torch
@@ -40,11 +40,6 @@ class Subject:
     design: NDArray[np.float32]
 
 
-def _temporary() -> tempfile.TemporaryDirectory[str]:
-    # Windows keeps files that are still mapped; they go with the next cleaning of its own.
-    return tempfile.TemporaryDirectory(prefix="napari-dmri-", ignore_cleanup_errors=True)
-
-
 class Store:
     """Keep the volumes and samples of many subjects in mapped files.
 
@@ -55,14 +50,14 @@ class Store:
     directions
         Values of a target voxel at most, over all subjects.
     folder
-        Where the files go; None makes a temporary folder that goes with the store.
+        Where the files go; None makes a temporary folder that goes with the store (see `scratch`).
     """
 
     def __init__(
         self, coefficients: int, directions: int, folder: str | Path | None = None
     ) -> None:
-        self._temporary = None if folder else _temporary()
-        self.folder = Path(folder) if folder else Path(self._temporary.name)  # type: ignore[union-attr]
+        self._scratch = None if folder else Scratch()
+        self.folder = self._scratch.folder if self._scratch else Path(folder)  # type: ignore[arg-type]
         self.folder.mkdir(parents=True, exist_ok=True)
         self.coefficients, self.directions = coefficients, directions
         self.subjects: list[Subject] = []
@@ -73,8 +68,8 @@ class Store:
 
     def close(self) -> None:
         """Delete the files, if the store made their folder."""
-        if self._temporary is not None:
-            self._temporary.cleanup()
+        if self._scratch is not None:
+            self._scratch.close()
 
     def __enter__(self) -> Store:
         return self
