@@ -1,4 +1,4 @@
-r"""Spread directions over the half sphere: well separated, deterministic, as axes.
+r"""Sample the sphere: directions spread over one half, and HEALPix.
 
 A half sphere holds one direction of each antipodal pair: enough for even functions. Directions
 start on a golden spiral and repel each other as axes, with the energy of inverse squared distance
@@ -18,7 +18,17 @@ from numpy.typing import NDArray
 
 from napari_dmri.errors import InputError
 
-__all__ = ["half_sphere", "half_sphere_edges", "spiral"]
+__all__ = [
+    "antipodes",
+    "fold_to_half",
+    "half_sphere",
+    "half_sphere_edges",
+    "healpix",
+    "healpix_half",
+    "match_directions",
+    "northern",
+    "spiral",
+]
 
 Array = NDArray[Any]
 
@@ -119,3 +129,116 @@ def _spread(start: Array, iterations: int) -> Array:
     ).x.reshape(count, 3)
     spread: Array = found / np.linalg.norm(found, axis=1, keepdims=True)
     return spread
+
+
+@lru_cache(maxsize=16)
+def healpix(n_side: int) -> NDArray[np.float64]:
+    r"""Return the centres (12 N^2, 3) of HEALPix pixels in NESTED order.
+
+    With the ring i, counted from the north pole, and the place j on it, of pixel p,
+
+    .. math::
+
+        z = 1 - \frac{i^2}{3 N^2} \;(i < N), \quad
+        \frac{2 (2 N - i)}{3 N} \;(N \le i \le 3 N), \quad
+        \frac{(4 N - i)^2}{3 N^2} - 1 \;(i > 3 N), \qquad
+        \phi = \frac{\pi}{2 n} \Big( j - \frac{s + 1}{2} \Big) .
+
+    Four consecutive pixels are the parts of one pixel of N / 2. The array is read-only and kept.
+
+    Parameters
+    ----------
+    n_side
+        N, a power of two.
+
+    Raises
+    ------
+    InputError
+        If it is not a power of two.
+
+    References
+    ----------
+    Gorski et al., Astrophysical Journal 622:759-771, 2005.
+
+    Examples
+    --------
+    >>> healpix(1)[:2].round(3)
+    array([[ 0.527,  0.527,  0.667],
+           [-0.527,  0.527,  0.667]])
+    """
+    _check_side(n_side)
+    face, within = np.divmod(np.arange(12 * n_side**2), n_side**2)
+    u, v = np.zeros_like(within), np.zeros_like(within)
+    for bit in range(int(n_side).bit_length() - 1):
+        u |= (within >> 2 * bit & 1) << bit
+        v |= (within >> 2 * bit + 1 & 1) << bit
+    ring = n_side * np.repeat([2, 3, 4], 4)[face] - u - v - 1
+    north, south = ring < n_side, ring > 3 * n_side
+    n = np.where(north, ring, np.where(south, 4 * n_side - ring, n_side))
+    cap = 1 - n**2 / (3 * n_side**2)
+    z = np.where(north, cap, np.where(south, -cap, 2 * (2 * n_side - ring) / (3 * n_side)))
+    shift = np.where(north | south, 0, (ring - n_side) % 2)
+    column = np.array([1, 3, 5, 7, 0, 2, 4, 6, 1, 3, 5, 7])[face]
+    place = (column * n + u - v + 1 + shift) // 2
+    place = (place - 1) % (4 * n) + 1
+    phi = (place - (shift + 1) / 2) * np.pi / (2 * n)
+    r = np.sqrt(1 - z**2)
+    directions: NDArray[np.float64] = np.stack([r * np.cos(phi), r * np.sin(phi), z], axis=1)
+    directions.setflags(write=False)
+    return directions
+
+
+@lru_cache(maxsize=16)
+def antipodes(n_side: int) -> NDArray[np.int64]:
+    """Return the pixel (12 N^2,) opposite every HEALPix pixel; every pixel has one."""
+    found = match_directions(healpix(n_side), -healpix(n_side))
+    found.setflags(write=False)
+    return found
+
+
+@lru_cache(maxsize=16)
+def northern(n_side: int) -> NDArray[np.int64]:
+    """Return the HEALPix pixels (6 N^2,) of one half: z > 0; at z = 0, y > 0; at both, x > 0."""
+    x, y, z = np.round(healpix(n_side), 10).T
+    kept = np.flatnonzero((z > 0) | ((z == 0) & ((y > 0) | ((y == 0) & (x > 0)))))
+    kept.setflags(write=False)
+    return kept
+
+
+@lru_cache(maxsize=16)
+def fold_to_half(n_side: int) -> NDArray[np.int64]:
+    """Return which axis of `healpix_half` every HEALPix pixel (12 N^2,) lies on."""
+    kept = northern(n_side)
+    place = np.empty(12 * n_side**2, dtype=np.int64)
+    place[kept] = place[antipodes(n_side)[kept]] = np.arange(len(kept))
+    place.setflags(write=False)
+    return place
+
+
+def healpix_half(n_side: int) -> NDArray[np.float64]:
+    """Return one (6 N^2, 3) of each antipodal pair of HEALPix centres, see `northern`."""
+    return healpix(n_side)[northern(n_side)]
+
+
+def match_directions(directions: Array, wanted: Array) -> NDArray[np.int64]:
+    """Return the direction that each wanted one equals, to 1e-7.
+
+    Raises
+    ------
+    InputError
+        If a wanted direction is not among them.
+    """
+    from scipy.spatial import KDTree
+
+    distance, index = KDTree(directions).query(wanted)
+    if (distance > 1e-7).any():
+        raise InputError(
+            f"{int((distance > 1e-7).sum())} of {len(wanted)} directions are not among the "
+            f"{len(directions)} given."
+        )
+    return np.asarray(index, dtype=np.int64)
+
+
+def _check_side(n_side: int) -> None:
+    if n_side != int(n_side) or n_side < 1 or int(n_side) & (int(n_side) - 1):
+        raise InputError(f"HEALPix has no N_side {n_side}; choose a power of two.")
