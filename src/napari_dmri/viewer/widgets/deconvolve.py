@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -36,7 +37,7 @@ from napari_dmri.viewer.widgets._parts import (
 from napari_dmri.viewer.widgets.deconvolve_compare import CompareMethods
 from napari_dmri.viewer.widgets.deconvolve_estimate import fit_words, run_words
 from napari_dmri.viewer.widgets.deconvolve_fit import FitPart
-from napari_dmri.viewer.widgets.deconvolve_method import MethodChoice
+from napari_dmri.viewer.widgets.deconvolve_method import MethodChoice, ShellChoice
 from napari_dmri.viewer.widgets.deconvolve_model import FitSettings, ModelPart
 from napari_dmri.viewer.widgets.deconvolve_response import ResponsePart
 from napari_dmri.viewer.widgets.deconvolve_settings import MethodSettings, peak_share_field
@@ -96,6 +97,9 @@ class DeconvolveDock(ExportingDock):
         self.extra.addWidget(self.compare)
         self.models.changed.connect(self._estimate)
         self.fit.beside_wanted.connect(self.beside_classical)
+        self.fit.begun.connect(
+            lambda: QTimer.singleShot(200, lambda: self.ensureWidgetVisible(self.fit.curves))
+        )
         self.scans.layer_changed.connect(self._scan_changed)
         self.mask_row.mask_changed.connect(self._estimate)
         self.response.changed.connect(self._offer_methods)
@@ -109,7 +113,7 @@ class DeconvolveDock(ExportingDock):
         self.row("M&odel", self.models.choice, "What the network has learned, or will.")
         self.form.addRow(self.models.line)
         self.models.setParent(self)
-        self.shell = QComboBox()
+        self.shell = ShellChoice()
         self.row("S&hell", self.shell, "The volumes that are deconvolved: one shell, or all.")
         boxes = OutputBoxes()
         boxes.changed.connect(self._estimate)
@@ -203,24 +207,6 @@ class DeconvolveDock(ExportingDock):
             self.result_name.setText(layer.name)
         self.response.scan_changed()
 
-    def _offer_shells(self) -> None:
-        """Offer the shells to the method chosen, with what it takes by itself first."""
-        scan, usual = scan_of(self.scans.layer), METHODS[self.method.method].shell
-        before = self.shell.currentData()
-        self.shell.blockSignals(True)
-        self.shell.clear()
-        shells = () if scan is None else scan.gradients.weighted_shells
-        if shells:
-            top = f"highest (b={shells[-1].bvalue:g})"
-            self.shell.addItem(top if usual == "highest" else "all", None)
-        for shell in shells:
-            self.shell.addItem(f"b={shell.bvalue:g} ({shell.count} volumes)", shell.bvalue)
-        if usual == "highest" and shells:
-            self.shell.addItem("all", "all")
-        self.shell.setCurrentIndex(max(0, self.shell.findData(before)))
-        self.shell.blockSignals(False)
-        self.form.setRowVisible(self.shell, bool(usual) and len(shells) > 1)
-
     def _by_hand(self, *_: Any) -> None:
         self._method_by_hand = True
 
@@ -252,7 +238,8 @@ class DeconvolveDock(ExportingDock):
         for part in (self.models.choice, self.models.line):
             self.form.setRowVisible(part, is_network(name))
         self.settings.setRowVisible(self.fit_settings, is_network(name))
-        self._offer_shells()
+        usual = METHODS[name].shell
+        self.form.setRowVisible(self.shell, self.shell.offer(scan_of(self.scans.layer), usual) > 1)
         self.outputs["GM, CSF"].setEnabled("gm" in method.maps)
         self.models.show_method(name)
 
@@ -360,6 +347,13 @@ class DeconvolveDock(ExportingDock):
         warned = self.run_bar.message.sentence
         words = "\n".join([*([warned] if warned else []), *map(_sentence, result.notes)])
         self.run_bar.message.say(words, "warning" if warned else "ok")
+
+    def choose_fit(self, usual: str) -> None:
+        """Choose to fit a network: the method chosen where it is one, else the usual one."""
+        if not is_network(self.method.method):
+            self._by_hand()
+            self.method.choose(usual)
+        self.models.choose_fit()
 
     def results_at_hand(self, names: Iterable[str]) -> dict[str, DeconvolveResult]:
         """Return the last result, if running its method as it is set would give the same again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_dmri.errors import InputError
+from napari_dmri.training.checkpoint import load_card
 from napari_dmri.training.parts import Event, Switch
 from napari_dmri.viewer.jobs import Outcome
 from napari_dmri.viewer.network_models import Known
@@ -34,6 +36,7 @@ class FitPart(QWidget):
     """
 
     beside_wanted = Signal()
+    begun = Signal()
 
     def __init__(self, viewer: Any, run_bar: RunBar) -> None:
         super().__init__()
@@ -41,7 +44,7 @@ class FitPart(QWidget):
         self.switch = Switch()
         self.model: Known | None = None
         self._state: Path | None = None
-        self._wanted, self._at_work, self._comparable = False, False, False
+        self._wanted, self.at_work, self._comparable = False, False, False
         self.pause = _button("&Pause", "Wait between two steps; press again to go on.")
         self.finish = _button("&Finish now", "End here, and make the result of the best so far.")
         self.use = _button("&Use the best so far", "Make the result of the fit that was stopped.")
@@ -56,11 +59,11 @@ class FitPart(QWidget):
         self.save_line.hide()
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        column.addLayout(_row(self.pause, self.finish, self.use, self.anew))
         column.addWidget(self.line)
-        column.addWidget(self.curves)
+        column.addLayout(_row(self.pause, self.finish, self.use, self.anew))
         column.addLayout(_row(self.save_button, self.beside))
         column.addWidget(self.save_line)
+        column.addWidget(self.curves)
         self.pause.clicked.connect(self.toggle_pause)
         self.finish.clicked.connect(self.finish_now)
         self.use.clicked.connect(self.use_best)
@@ -70,43 +73,57 @@ class FitPart(QWidget):
         self.steer(None, False)
 
     @property
-    def stopped(self) -> bool:
-        """Whether a fit of what is chosen was stopped and can go on."""
-        return self._state is not None and self._state.is_file()
+    def stopped(self) -> Mapping[str, Any]:
+        """What the state of a fit that was stopped says of it; empty where there is none."""
+        if self._state is None or not self._state.is_file():
+            return {}
+        try:
+            return load_card(self._state)
+        except InputError:
+            return {}
 
     def steer(self, state: Path | None, comparable: bool) -> None:
         """Offer what can be done: a fit whose state is here, a result that CSD can stand beside."""
-        if not self._at_work:
+        if not self.at_work:
             self._state = state
         self._comparable = comparable
         self._steer()
 
     def _steer(self) -> None:
-        work, stopped = self._at_work, not self._at_work and self.stopped
+        work, stopped = self.at_work, {} if self.at_work else self.stopped
         self.pause.setVisible(work)
         self.finish.setVisible(work)
-        self.use.setVisible(stopped)
-        self.anew.setVisible(stopped)
+        self.use.setVisible(bool(stopped))
+        # Before the first epoch ends there is nothing better than the random weights.
+        self.use.setEnabled(bool(stopped.get("best_epoch")))
+        self.anew.setVisible(bool(stopped))
         self.save_button.setVisible(self.model is not None and not work)
         self.beside.setVisible(self._comparable and not work)
         if not work:
             fit = "Go on" if stopped else "Fit"
             self.run_bar.name("Run" if self._state is None else fit)
+            if stopped and not self.run_bar.message.sentence:
+                self.run_bar.message.say(
+                    f"A fit of this scan was stopped after {stopped.get('total_steps', 0)} steps: "
+                    "go on, use the best so far, or begin anew.",
+                    "note",
+                )
 
     def begin(self) -> Switch:
         """Get ready to follow a fit, and return what steers it."""
         self.switch = Switch(finish=self._wanted)
-        self._wanted, self._at_work = False, True
+        self._wanted, self.at_work = False, True
         self.model = None
         self.line.say("")
         self.save_line.say("")
-        if not self.stopped:
+        if not self.stopped or not self.curves.steps:
             self.curves.begin()
         self.curves.show()
         self.pause.setText("&Pause")
         self.finish.setEnabled(not self.switch.finish)
         self.run_bar.stop_tip = "Stop; the best so far is kept, and the fit can go on from there."
         self._steer()
+        self.begun.emit()
         return self.switch
 
     def tell(self, news: Any) -> None:
@@ -115,16 +132,18 @@ class FitPart(QWidget):
             self.curves.tell(news)
         else:
             self.curves.again()
-            self.line.say(news.sentence, "warning")
+            self.line.say(str(news), "warning")
 
     def end(self, outcome: Outcome) -> None:
         """Say what a fit that ended leaves."""
-        self._at_work = False
+        self.at_work = False
         self.run_bar.stop_tip = "Stop; nothing is kept."
-        if outcome.cancelled and self.stopped:
-            at = f" at step {self.curves.steps}" if self.curves.steps else ""
+        stopped = self.stopped
+        if outcome.cancelled and stopped:
+            kept = "the best so far is kept. Use it, or go" if stopped.get("best_epoch") else "go"
             self.run_bar.message.say(
-                f"Stopped{at}; the best so far is kept. Use it, or go on from there.", "note"
+                f"Stopped after {stopped.get('total_steps', 0)} steps; {kept} on from there.",
+                "note",
             )
         elif outcome.cancelled:
             self.run_bar.message.say("Cancelled; nothing was kept.", "note")
@@ -137,27 +156,27 @@ class FitPart(QWidget):
 
     def toggle_pause(self) -> None:
         """Wait, or go on."""
-        if self._at_work:
+        if self.at_work:
             self.switch.paused = not self.switch.paused
             self.pause.setText("&Resume" if self.switch.paused else "&Pause")
 
     def finish_now(self) -> None:
         """End the fit at its next step, and make the result of the best so far."""
-        if self._at_work:
+        if self.at_work:
             self.switch.finish = True
             self.switch.paused = False
             self.finish.setEnabled(False)
 
     def use_best(self) -> None:
         """Make the result of a fit that was stopped."""
-        if self.stopped and not self._at_work:
+        if self.stopped and not self.at_work:
             self._wanted = True
             self.run_bar.button.click()
             self._wanted = False
 
     def begin_anew(self) -> None:
         """Delete the state of the fit that was stopped."""
-        if self.stopped and not self._at_work:
+        if self.stopped and not self.at_work:
             assert self._state is not None
             drop_state(self._state)
             self.run_bar.clear()

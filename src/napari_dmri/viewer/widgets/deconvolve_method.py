@@ -1,4 +1,4 @@
-"""The list of methods in the Deconvolve dock: classical ones first, networks below."""
+"""The lists of methods and of shells in the Deconvolve dock."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from qtpy.QtGui import QStandardItem, QStandardItemModel
 from qtpy.QtWidgets import QComboBox
 
 from napari_dmri.deconvolve.registry import METHODS
+from napari_dmri.scan import Scan
 
-__all__ = ["FAMILIES", "MethodChoice", "by_family"]
+__all__ = ["FAMILIES", "MethodChoice", "ShellChoice", "by_family"]
 
 FAMILIES = {"classical": "Voxel by voxel", "networks": "Networks"}
 """Families of methods in the order in which they are listed, with their headings."""
@@ -65,3 +66,27 @@ class MethodChoice(QComboBox):
         font = item.font()
         font.setBold(True)
         item.setFont(font)
+
+
+class ShellChoice(QComboBox):
+    """Choose the volumes that are deconvolved: one shell, or all."""
+
+    def offer(self, scan: Scan | None, usual: str) -> int:
+        """List a scan's shells, with what a method takes by itself first; return how many.
+
+        ``usual`` is ``"highest"``, ``"all"``, or empty for a method that has no choice.
+        """
+        before = self.currentData()
+        self.blockSignals(True)
+        self.clear()
+        shells = () if scan is None else scan.gradients.weighted_shells
+        if shells:
+            top = f"highest (b={shells[-1].bvalue:g})"
+            self.addItem(top if usual == "highest" else "all", None)
+        for shell in shells:
+            self.addItem(f"b={shell.bvalue:g} ({shell.count} volumes)", shell.bvalue)
+        if usual == "highest" and shells:
+            self.addItem("all", "all")
+        self.setCurrentIndex(max(0, self.findData(before)))
+        self.blockSignals(False)
+        return len(shells) if usual else 0

@@ -154,14 +154,30 @@ class ModelPart(QWidget):
         self.box.blockSignals(True)
         self.box.clear()
         for known in self.of(self.method) if is_network(self.method) else ():
-            self.box.addItem(f"{known.label} ({known.origin})", known)
+            shipped_one = known.origin == "shipped"
+            self.box.addItem(f"{known.label} (shipped)" if shipped_one else known.label, known)
             tip = str(known.path) if known.path is not None else "Fitted in this window, not saved."
             self.box.setItemData(self.box.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         self.box.addItem("fit to this scan", FIT)
         self.box.setItemData(self.box.count() - 1, FIT_WORDS, Qt.ItemDataRole.ToolTipRole)
-        self.box.setCurrentIndex(max(0, self.box.findData(chosen)))
+        self.box.setCurrentIndex(self.box.findData(chosen or self._usual()))
         self.box.blockSignals(False)
         self._announce()
+
+    def choose_fit(self) -> None:
+        """Choose to fit a network to the scan."""
+        self.box.setCurrentIndex(self.box.findData(FIT))
+
+    def _usual(self) -> Any:
+        """Return the shipped model that fits the scan best, else the choice to fit one."""
+        from napari_dmri.deconvolve.shd.shipped import choose_shipped
+
+        scan, responses = self._case()
+        if scan is None or not is_network(self.method):
+            return FIT
+        found = choose_shipped(self.method, scan.gradients, responses and tuple(responses))
+        paths = {known.path: known for known in self.of(self.method)}
+        return FIT if found is None else paths.get(found.path, FIT)
 
     def _choose(self, *_: Any) -> None:
         self._chosen[self.method] = self.box.currentData()
