@@ -185,6 +185,15 @@ def test_what_does_not_fit_is_said_in_words() -> None:
     assert "7 of a shell are needed" in one(levels(model, rare), "error")
 
 
+def test_voxel_size_and_directions_are_known_from_the_training_scans() -> None:
+    entry = {"subject": "a", "voxel_size": [2, 2, 2], "shells": {"0": 3, "1010": 30, "3000": 64}}
+    model = a_model(training=[entry])
+    assert set(levels(model, a_scan()).values()) == {"ok"}
+    few = table().select([*range(20), *range(35, 99)])
+    assert "(orders 6, 8)" in one(levels(model, a_scan(few)), "warning")
+    assert "trained at 2 x 2 x 2" in one(levels(model, a_scan(size=1.4)), "warning")
+
+
 def test_extra_shells_tissues_and_origin() -> None:
     some = ShdModel.new(
         tiny("shd"),

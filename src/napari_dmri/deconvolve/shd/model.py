@@ -35,7 +35,7 @@ LICENCE = "BSD-3-Clause"
 
 PREFIX = "network/"
 
-NEEDED = ("method", "label", "size", "mode", "rule", "losses", "plan", "training", "simulated")
+NEEDED = ("method", "label", "size", "mode", "losses", "plan", "training", "simulated")
 """What every card must hold beside what `ShdModel` is made of."""
 
 Array = NDArray[Any]
@@ -83,14 +83,16 @@ class ShdModel:
         missing = [name for name in NEEDED if name not in card]
         if missing:
             raise InputError(f"The model's card lacks {', '.join(missing)}; train the model anew.")
-        if card["rule"] not in RULES:
+        rule = card.get("rule", RULES[0])
+        if rule not in RULES:
             raise InputError(
-                f"The model's card has the rule {card['rule']!r}; known are {', '.join(RULES)}."
+                f"The model's card has the rule {rule!r}; known are {', '.join(RULES)}."
             )
         self.network = network
         self.card: dict[str, Any] = {
             **card,
             "kind": KIND,
+            "rule": rule,
             "architecture": architecture.as_dict(),
             "tissues": ["wm", *self.others],
             "bvalues": list(self.bvalues),

@@ -119,7 +119,7 @@ def _directions(card: Mapping[str, Any], scan: Scan, shells: list[Shell]) -> lis
                 "error", f"Directions: {listed}; 7 of a shell are needed to see orientations."
             )
         ]
-    trained = [int(o) for o in card.get("orders", [])][1:]
+    trained = _trained_orders(card, most)
     if len(trained) == len(orders) and any(o < t for o, t in zip(orders, trained, strict=True)):
         had = ", ".join(map(str, trained))
         return [
@@ -129,6 +129,22 @@ def _directions(card: Mapping[str, Any], scan: Scan, shells: list[Shell]) -> lis
             )
         ]
     return [CardCheck("ok", f"Directions: {listed}.")]
+
+
+def _trained_orders(card: Mapping[str, Any], most: int) -> list[int]:
+    """Return the orders of the weighted shells of training, where the card tells them."""
+    if "orders" in card:
+        return [int(o) for o in card["orders"]][1:]
+    orders = []
+    for b in card["bvalues"][1:]:
+        counts = [
+            int(count)
+            for entry in card.get("training", [])
+            for value, count in dict(entry.get("shells", {})).items()
+            if abs(float(value) - b) <= TOLERANCE * b
+        ]
+        orders += [paper_order(min(counts), most)] * bool(counts)
+    return orders
 
 
 def _tissues(
@@ -160,10 +176,12 @@ def _tissues(
 
 
 def _voxels(card: Mapping[str, Any], scan: Scan) -> list[CardCheck]:
-    if "voxel_size" not in card:
+    sizes = [e["voxel_size"] for e in card.get("training", []) if "voxel_size" in e]
+    if "voxel_size" not in card and not sizes:
         return []
-    trained, found = np.asarray(card["voxel_size"], float), scan.voxel_size
-    words = [" x ".join(f"{v:.3g}" for v in sizes) for sizes in (found, trained)]
+    known = np.asarray(card["voxel_size"] if "voxel_size" in card else sizes, float)
+    trained, found = np.median(known.reshape(-1, 3), axis=0), scan.voxel_size
+    words = [" x ".join(f"{v:.3g}" for v in size) for size in (found, trained)]
     alone = int(card["architecture"]["patch"]) == 1
     if not alone and np.abs(found / trained - 1).max() > TOLERANCE:
         return [
