@@ -143,7 +143,7 @@ def _trained_orders(card: Mapping[str, Any], most: int) -> list[int]:
             for value, count in dict(entry.get("shells", {})).items()
             if abs(float(value) - b) <= TOLERANCE * b
         ]
-        orders += [paper_order(min(counts), most)] * bool(counts)
+        orders += [paper_order(min(counts), most)] if counts else []
     return orders
 
 
@@ -179,7 +179,7 @@ def _voxels(card: Mapping[str, Any], scan: Scan) -> list[CardCheck]:
     sizes = [e["voxel_size"] for e in card.get("training", []) if "voxel_size" in e]
     if "voxel_size" not in card and not sizes:
         return []
-    known = np.asarray(card["voxel_size"] if "voxel_size" in card else sizes, float)
+    known = np.asarray(card.get("voxel_size", sizes), float)
     trained, found = np.median(known.reshape(-1, 3), axis=0), scan.voxel_size
     words = [" x ".join(f"{v:.3g}" for v in size) for size in (found, trained)]
     alone = int(card["architecture"]["patch"]) == 1
