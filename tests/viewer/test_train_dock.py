@@ -108,14 +108,17 @@ def test_a_table_is_loaded_and_a_bad_one_refused(dock, pairs, tmp_path, settle):
 def test_training_shows_curves_and_a_slice_and_the_model_is_used(
     viewer, dock, pairs, tmp_path, settle
 ):
-    fill(dock, pairs[:2], settle, "shresnet")
+    add(viewer, pairs[2].target)
+    viewer.dims.set_current_step(1, 1)
+    fill(dock, pairs, settle, "shresnet")
+    assert "about" in dock.device.sentence and "validates on sub-03" in dock.device.sentence
     target = tmp_path / "model.safetensors"
     dock.target.setText(str(target))
     dock.run_bar.button.click()
     settle(lambda: dock.pause.isEnabled() and dock.pause.isVisible())
     settle(lambda: not dock.run_bar.running)
     assert dock.run_bar.message.level in ("ok", "warning"), dock.run_bar.message.sentence
-    assert "Trained on 2 subjects." in dock.run_bar.message.sentence
+    assert "Trained on 2 subjects, validated on sub-03." in dock.run_bar.message.sentence
     assert [path.name for path in sorted(tmp_path.iterdir())] == [
         "model.json",
         "model.safetensors",
@@ -123,6 +126,8 @@ def test_training_shows_curves_and_a_slice_and_the_model_is_used(
     entries = harmonize.load(target).curves
     assert sorted(dock.curves.curves) == [entry["epoch"] for entry in entries] == list(range(7))
     assert dock.slice.isVisible() and dock.slice.preview.epoch == 6
+    # The slice that the viewer shows.
+    assert (dock.slice.preview.axis, dock.slice.preview.index) == (2, 1)
     assert np.isfinite(dock.slice.preview.prediction).any()
     layer = add(viewer, simulate_subject(4, size=(24, 28, 4), repeats=False).scans["ge_st"])
     other = dock.use_in_harmonize()
@@ -144,6 +149,20 @@ def test_training_shows_curves_and_a_slice_and_the_model_is_used(
     assert other.known.name == "demo-golkov"
     other.method.setCurrentIndex(other.method.findData("shresnet"))
     assert other.model is dock.model
+
+
+def test_linear_rish_is_trained_here_too(dock, pairs, tmp_path, settle):
+    fill(dock, pairs[:2], settle, "linear-rish")
+    assert "about" in dock.device.sentence
+    dock.target.setText(str(tmp_path / "rish.safetensors"))
+    dock.run_bar.button.click()
+    assert not dock.pause.isVisible() and not dock.curves.isVisible()
+    settle(lambda: not dock.run_bar.running, timeout=60)
+    assert "Trained on 2 subjects. Saved rish.safetensors." in (
+        dock.run_bar.message.sentence.replace("\n", " ")
+    )
+    assert harmonize.load(tmp_path / "rish.safetensors").card["subjects"] == ["sub-01", "sub-02"]
+    assert dock.use_button.isVisible()
 
 
 def test_training_pauses_stops_and_goes_on_from_there(dock, pairs, settle, qtbot):

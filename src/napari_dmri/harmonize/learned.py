@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from napari_dmri.harmonize.base import Harmonization, PairLike
     from napari_dmri.harmonize.learned_fit import Trained
-    from napari_dmri.harmonize.learned_preview import Preview
+    from napari_dmri.harmonize.learned_preview import Place, Preview
     from napari_dmri.progress import Progress
     from napari_dmri.scan import Scan
     from napari_dmri.training.parts import Event, Switch
@@ -185,6 +185,7 @@ class LearnedHarmonizer:
         progress: Progress | None = None,
         on_event: Callable[[Event], None] | None = None,
         on_preview: Callable[[Preview], None] | None = None,
+        preview_at: Place | None = None,
         switch: Switch | None = None,
         state: str | Path | None = None,
     ) -> Self:
@@ -204,6 +205,8 @@ class LearnedHarmonizer:
             Who is told of the curves; who may pause it, or end it with the best weights so far.
         on_preview
             Who is shown a slice of a validation subject, as the network has it, each epoch.
+        preview_at
+            Asked which slice that is to be (see `learned_preview.Place`).
         state
             A file to keep the state of training in. A training that was cancelled or killed goes on
             from it, given the same scans and settings.
@@ -234,6 +237,7 @@ class LearnedHarmonizer:
             progress=progress,
             on_event=on_event,
             on_preview=on_preview,
+            preview_at=preview_at,
             switch=switch,
             state=state,
         )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from napari_dmri.harmonize.learned import LearnedHarmonizer
-    from napari_dmri.harmonize.learned_preview import Preview
+    from napari_dmri.harmonize.learned_preview import Place, Preview
     from napari_dmri.training.parts import Batches, Event, Switch
     from napari_dmri.training.store import Store
 
@@ -52,6 +52,7 @@ def train_network(
     progress: Progress | None,
     on_event: Callable[[Event], None] | None,
     on_preview: Callable[[Preview], None] | None,
+    preview_at: Place | None,
     switch: Switch | None,
     state: str | Path | None,
 ) -> Trained:
@@ -103,7 +104,10 @@ def train_network(
             "samples": samples,
         }
         if on_preview is not None and testing.samples:
-            on_event = previewing(testing, network, device, on_preview, on_event)
+            affine = scan_of((kept or used)[0], "target").affine
+            on_event = previewing(
+                testing, network, device, on_preview, on_event, affine=affine, at=preview_at
+            )
         fit = train(
             network,
             loss_with_energy(model.energy),

@@ -27,12 +27,16 @@ LEVELS = ("ok", "warning", "error")
 
 @dataclass(frozen=True)
 class PairCheck:
-    """Say of a pair whom it shows, its sites, the order that both support, and what was found."""
+    """Say of a pair whom it shows, its sites, the order that both support, and what was found.
+
+    ``voxels`` are about those to learn from: the target's mask, or a third of its grid.
+    """
 
     subject: str
     sites: tuple[str, str]
     order: int | None
     checks: tuple[CardCheck, ...]
+    voxels: int = 0
 
     @property
     def level(self) -> str:
@@ -77,7 +81,13 @@ def check_pair(pair: Any, shell: float | None = None, order: int | None = None) 
         return PairCheck(label, sites, None, (*checks, CardCheck("error", str(error))))
     common, said = _orders((source, target), shells, order)
     checks += [_bvalues(*shells), said]
-    return PairCheck(label, sites, common, tuple(checks))
+    return PairCheck(label, sites, common, tuple(checks), _voxels(target))
+
+
+def _voxels(target: Scan) -> int:
+    if target.mask is None:
+        return int(np.prod(target.grid)) // 3
+    return int(np.count_nonzero(target.mask))
 
 
 def _site(scan: Scan, role: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_dmri.training.parts import Switch
 
-__all__ = ["TrainOptions", "drop_state", "make_model", "train_model"]
+__all__ = ["TrainOptions", "drop_state", "forecast", "in_words", "make_model", "train_model"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,59 @@ class TrainOptions:
     def network(self) -> bool:
         """Whether the method trains a network, with curves and a state to go on from."""
         return self.method != "linear-rish"
+
+
+SOONEST = 11
+"""Epochs of the second stage at the least, where none of the last 10 was better."""
+
+FILLED = 0.6
+"""Share of the voxels of tiles that are learned from."""
+
+
+def forecast(
+    options: TrainOptions, voxels: Sequence[int], order: int = 4, threads: int = 1
+) -> tuple[float, float]:
+    """Forecast the seconds that a training takes on a CPU: at the least, and at the most.
+
+    Parameters
+    ----------
+    options
+        What is trained.
+    voxels
+        Voxels of each pair's mask.
+    order
+        The SH order that ``options`` leave open.
+    threads
+        Threads that compute.
+    """
+    pairs, total = len(voxels), sum(voxels)
+    if not options.network:
+        seconds = 2e-4 * total
+        return seconds, 2 * seconds
+    learned = total - voxels[-1] if pairs > 2 else 0.85 * total
+    level = order if options.order is None else options.order
+    wide = (level + 1) * (level + 2) / 2 / 15
+    # Measured microseconds a voxel of a training step, on one core.
+    n = options.blocks
+    if options.method == "golkov":
+        cost = 12.0
+    elif options.mode == "paper":
+        cost = (14 + 55 * n) * wide
+    else:
+        cost = ((19 + 3 * n) / 16) ** 3 * (2.4 + 2.6 * n) * wide / FILLED
+    epoch = 0.85 * learned * cost * 1e-6 / max(1, threads) ** 0.8
+    before = 2 + 3e-5 * total
+    soonest = 5 + min(options.epochs, SOONEST)
+    return before + soonest * epoch, before + (5 + options.epochs) * epoch
+
+
+def in_words(seconds: float) -> str:
+    """Return a time in words, as exact as a forecast can be."""
+    if seconds < 90:
+        return f"{max(1, round(seconds / 5) * 5) if seconds >= 5 else max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def make_model(options: TrainOptions) -> Any:
@@ -58,10 +111,12 @@ def train_model(
     switch: Switch,
     progress: Any = None,
     preview: Callable[[Any], None] | None = None,
+    preview_at: Callable[[], tuple[int, float] | None] | None = None,
 ) -> tuple[Path | None, Any]:
     """Train on pairs, save the model where a file is named, and return both.
 
-    ``preview`` is called with what training tells: events for the curves, and pictures of a slice.
+    ``preview`` is called with what training tells: events for the curves, and pictures of a slice,
+    the one that ``preview_at`` names.
     A state that is at ``state`` is gone on from; it goes once the model is there.
     """
     model = make_model(options)
@@ -72,6 +127,7 @@ def train_model(
             progress=progress,
             on_event=preview,
             on_preview=preview,
+            preview_at=preview_at,
             switch=switch,
             state=state,
         )

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
+import time
 import weakref
 from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import (
-    QComboBox,
-    QDoubleSpinBox,
-    QFileDialog,
-    QHBoxLayout,
-    QPushButton,
-    QSpinBox,
-)
+from qtpy.QtWidgets import QFileDialog, QPushButton
 
 from napari_dmri.errors import InputError
 from napari_dmri.training.parts import Event, Switch
-from napari_dmri.viewer import preferences
 from napari_dmri.viewer.jobs import Job, Outcome, PreviewJob
 from napari_dmri.viewer.launch import open_dock
-from napari_dmri.viewer.training import TrainOptions, drop_state, train_model
-from napari_dmri.viewer.widgets._parts import Dock, StatusLine, beside, device_line, name_edit
+from napari_dmri.viewer.training import drop_state, forecast, in_words, train_model
+from napari_dmri.viewer.widgets._parts import beside, device_line, name_edit
+from napari_dmri.viewer.widgets.train_form import TrainForm
 from napari_dmri.viewer.widgets.train_pairs import PairsTable
-from napari_dmri.viewer.widgets.train_plots import CurvePlot, SlicePlot
 
 __all__ = ["TrainDock"]
 
-BLOCKS = (1, 2, 3, 6, 7, 9, 11)
-ORDERS = (2, 4, 6, 8)
 SUFFIX = ".safetensors"
 
 
-class TrainDock(Dock):
+class TrainDock(TrainForm):
     """Train a model that harmonizes one site to another, on people scanned at both.
 
     Parameters
@@ -43,8 +35,6 @@ class TrainDock(Dock):
     napari_viewer
         The napari viewer.
     """
-
-    title = "Train"
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__(napari_viewer, "Train")
@@ -55,7 +45,7 @@ class TrainDock(Dock):
         # Not when it closes: what it cancels then may still write its state.
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._state: Path | None = None
-        self._epoch, self._network = 0, True
+        self._epoch, self._network, self._since = 0, True, 0.0
         self.pairs = PairsTable(self.viewer)
         self.form.addRow(self.pairs)
         self._build_method()
@@ -70,119 +60,31 @@ class TrainDock(Dock):
                  "The model's file (.safetensors); its card is written beside it.",
                  self.after)  # fmt: skip
         self._build_live()
+        for button, act in (
+            (self.pause, self._pause),
+            (self.finish, self._finish),
+            (self.anew, self.begin_anew),
+            (self.save_button, self._ask_save),
+            (self.use_button, self.use_in_harmonize),
+        ):
+            button.clicked.connect(act)
+        self._steer()
         self.pairs.changed.connect(self._estimate)
         self.pairs.loaded.connect(self._suggest)
         self.target.textChanged.connect(self._estimate)
         self.method.currentIndexChanged.connect(self._method_changed)
+        for signal in (self.mode.currentIndexChanged, self.blocks.currentIndexChanged,
+                       self.epochs.valueChanged):  # fmt: skip
+            signal.connect(self._estimate)
+        self.viewer.dims.events.point.connect(self._looked)
+        self.viewer.dims.events.order.connect(self._looked)
+        self._place: tuple[int, float] | None = None
+        self._looked()
         self.order.currentIndexChanged.connect(self._order_changed)
         self._method_changed()
 
-    def _build_method(self) -> None:
-        from napari_dmri.harmonize import METHODS
-
-        self.method = QComboBox()
-        for name in ("shresnet", "golkov", "linear-rish"):
-            self.method.addItem(METHODS[name].label, name)
-        self.row("M&ethod", self.method, "What is trained.")
-        self.method_line = self.line()
-
-    def _build_settings(self) -> None:
-        self.order = QComboBox()
-        self.order.addItem("auto", None)
-        for order in ORDERS:
-            self.order.addItem(str(order), order)
-        self.row("&Order", self.order, "SH order; auto takes the largest that all scans support.",
-                 self.settings)  # fmt: skip
-        self.smooth = QDoubleSpinBox()
-        self.smooth.setDecimals(5)
-        self.smooth.setRange(0, 1)
-        self.smooth.setSingleStep(0.001)
-        self.smooth.setValue(TrainOptions().smooth)
-        self.row("Smoothin&g λ", self.smooth, "Laplace-Beltrami smoothing of the SH fit.",
-                 self.settings)  # fmt: skip
-        self.mode = QComboBox()
-        self.mode.addItem("paper (3 × 3 × 3)", "paper")
-        self.mode.addItem("tiled (large blocks)", "tiled")
-        self.row("Mo&de", self.mode, "How neighbourhoods are cut; a model runs in its own mode.",
-                 self.settings)  # fmt: skip
-        self.blocks = QComboBox()
-        for count in BLOCKS:
-            self.blocks.addItem(str(count), count)
-        self.blocks.setCurrentIndex(BLOCKS.index(TrainOptions().blocks))
-        self.row("&Blocks", self.blocks, "Residual blocks, one after the other.", self.settings)
-        self.epochs = QSpinBox()
-        self.epochs.setRange(1, 1000)
-        self.epochs.setValue(TrainOptions().epochs)
-        self.row("Epoch&s at most", self.epochs, "Of the second stage (SGD), after 5 epochs of "
-                 "Adam; it ends\nafter 10 epochs without a better validation loss.",
-                 self.settings)  # fmt: skip
-        self.seed = QSpinBox()
-        self.seed.setRange(0, 999_999)
-        self.row("See&d", self.seed, "Of the initial weights and the order of samples.",
-                 self.settings)  # fmt: skip
-
-    def _build_live(self) -> None:
-        self.pause = QPushButton("&Pause")
-        self.pause.setToolTip("Wait between two steps; press again to go on.")
-        self.pause.clicked.connect(self._pause)
-        self.finish = QPushButton("&Finish now")
-        self.finish.setToolTip("End here and keep the best weights so far.")
-        self.finish.clicked.connect(self._finish)
-        self.anew = QPushButton("Begin a&new")
-        self.anew.setToolTip("Forget the training that was stopped, and begin from the start.")
-        self.anew.clicked.connect(self.begin_anew)
-        steering = QHBoxLayout()
-        for button in (self.pause, self.finish, self.anew):
-            steering.addWidget(button)
-        self.extra.addLayout(steering)
-        self.curves = CurvePlot(self.viewer)
-        self.slice = SlicePlot(self.viewer)
-        self.extra.addWidget(self.curves)
-        self.extra.addWidget(self.slice)
-        self.save_button = QPushButton("Save &model…")
-        self.save_button.setToolTip("Write the trained model and its card.")
-        self.save_button.clicked.connect(self._ask_save)
-        self.use_button = QPushButton("Use in &Harmonize")
-        self.use_button.setToolTip("Choose the model in the Harmonize dock.")
-        self.use_button.clicked.connect(self.use_in_harmonize)
-        after = QHBoxLayout()
-        after.addWidget(self.save_button)
-        after.addWidget(self.use_button)
-        self.extra.addLayout(after)
-        self.save_line = StatusLine()
-        self.extra.addWidget(self.save_line)
-        self.save_line.hide()
-        self.curves.hide()
-        self.slice.hide()
-        self._steer()
-
-    @property
-    def options(self) -> TrainOptions:
-        """What is set."""
-        return TrainOptions(
-            method=self.method.currentData(),
-            order=self.order.currentData(),
-            smooth=self.smooth.value(),
-            mode=self.mode.currentData(),
-            blocks=self.blocks.currentData(),
-            epochs=self.epochs.value(),
-            seed=self.seed.value(),
-            device=preferences.device(),
-        )
-
     def _method_changed(self, *_: Any) -> None:
-        from napari_dmri.harmonize import METHODS
-
-        name = self.method.currentData()
-        method = METHODS[name]
-        self.method_line.say(f"{method.summary} {method.reference}.")
-        for field, methods in (
-            (self.mode, ("shresnet",)),
-            (self.blocks, ("shresnet",)),
-            (self.epochs, ("shresnet", "golkov")),
-            (self.seed, ("shresnet", "golkov")),
-        ):
-            self.settings.setRowVisible(field, name in methods)
+        self.show_settings()
         if self.target.text() and self.pairs.file is not None:
             self._suggest(self.pairs.file)
         self._estimate()
@@ -205,15 +107,35 @@ class TrainDock(Dock):
         self._steer()
 
     def _forecast(self) -> str:
-        """Say where training runs, and which pairs a network learns from and is validated on."""
+        """Say where training runs, how long, and which pairs a network learns from."""
         from napari_dmri.harmonize.learned_fit import ENOUGH
 
         pairs = self.pairs.pairs
-        if not pairs or not self.options.network:
+        if not pairs:
             return device_line()
-        if len(pairs) < ENOUGH:
-            return f"{device_line()} | validates on one end of each brain"
-        return f"{device_line()} | learns from {len(pairs) - 1}, validates on {pairs[-1].subject}"
+        words = [device_line()]
+        checks = [row.check for row in self.pairs.rows]
+        if all(check is not None for check in checks) and "GPU" not in words[0]:
+            threads = max(1, (os.cpu_count() or 2) - 1)
+            orders = [c.order for c in checks if c.order is not None]
+            counts = [c.voxels for c in checks]
+            soonest, latest = forecast(self.options, counts, min(orders, default=4), threads)
+            words.append(f"about {in_words(soonest)}")
+            if self.options.network and latest > 1.2 * soonest:
+                words.append(f"{in_words(latest)} if all {5 + self.epochs.value()} epochs help")
+        if self.options.network and len(pairs) < ENOUGH:
+            words.append("validates on one end of each brain")
+        elif self.options.network:
+            words.append(f"learns from {len(pairs) - 1}, validates on {pairs[-1].subject}")
+        return " | ".join(words)
+
+    def _looked(self, *_: Any) -> None:
+        """Note the slice that the viewer shows, so that the training shows it too."""
+        dims = self.viewer.dims
+        hidden = [a for a in dims.not_displayed if a >= dims.ndim - 3]
+        self._place = None
+        if len(hidden) == 1 and len(self.viewer.layers):
+            self._place = (dims.ndim - 1 - hidden[0], float(dims.point[hidden[0]]))
 
     def _steer(self) -> None:
         """Enable what can be pressed now."""
@@ -269,7 +191,7 @@ class TrainDock(Dock):
         self.pause.setText("&Pause")
         job = PreviewJob(
             f"Train {self.method.currentText()}", train_model, self.pairs.pairs, options,
-            self._state, target, self.switch,
+            self._state, target, self.switch, preview_at=lambda: self._place,
         )  # fmt: skip
         job.previewed.connect(self._told)
         self.run_bar.stop_tip = (
@@ -289,13 +211,30 @@ class TrainDock(Dock):
         if isinstance(news, Event):
             self._epoch = max(self._epoch, news.epoch, 1)
             self.curves.tell(news)
+            self._clock(news)
             self._steer()
         else:
             self.slice.show_preview(news)
             self.slice.show()
 
+    def _clock(self, event: Event) -> None:
+        """Say how long an epoch takes, as measured, and how long the rest can take."""
+        now = time.monotonic()
+        if event.kind == "epoch":
+            if self._since and not self.switch.paused:
+                seconds = now - self._since
+                left = seconds * (5 + self.epochs.value() - event.epoch)
+                self.device.say(
+                    f"{device_line()} | an epoch takes {in_words(seconds)} | at most "
+                    f"{in_words(left)} to go"
+                )
+            self._since = now
+        elif event.kind == "start":
+            self._since = now
+
     def _pause(self) -> None:
         self.switch.paused = not self.switch.paused
+        self._since = 0.0
         self.pause.setText("&Resume" if self.switch.paused else "&Pause")
 
     def _finish(self) -> None:
@@ -314,6 +253,8 @@ class TrainDock(Dock):
 
     def _done(self, outcome: Outcome) -> None:
         super()._done(outcome)
+        self._since = 0.0
+        self.device.say(self._forecast())
         if outcome.cancelled and self._state is not None and self._state.is_file():
             self.run_bar.message.say(
                 f"Stopped in epoch {max(self._epoch, 1)}; Go on continues from there, with the "
@@ -394,3 +335,9 @@ class TrainDock(Dock):
             self.pairs.remove_selected()
         else:
             super().keyPressEvent(event)
+
+    def stop(self) -> None:
+        """Stop listening to the sliders when the dock is closed."""
+        super().stop()
+        self.viewer.dims.events.point.disconnect(self._looked)
+        self.viewer.dims.events.order.disconnect(self._looked)

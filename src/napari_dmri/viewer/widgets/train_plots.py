@@ -109,7 +109,9 @@ class SlicePlot(PlotCanvas):
         rows, columns = np.flatnonzero(known.any(1)), np.flatnonzero(known.any(0))
         box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         low, top = (float(v) for v in np.percentile(made.target[known], [1, 99]))
-        mirrored = preferences.convention() == "radiological"
+        # The right side of the body on the left, and the front on the left of a sagittal slice.
+        mirrored = made.axis == 0 or preferences.convention() == "radiological"
+        across, up = made.spacing
         before, after = made.errors
         shown = (
             ("source", made.source, f"error {before:.4f}"),
@@ -119,11 +121,15 @@ class SlicePlot(PlotCanvas):
         for axes, (name, picture, note) in zip(self.figure.subplots(1, 3), shown, strict=True):
             image = picture[box].T
             axes.imshow(image[:, ::-1] if mirrored else image, cmap="gray", vmin=low, vmax=top,
-                        origin="lower", interpolation="nearest")  # fmt: skip
+                        origin="lower", interpolation="nearest", aspect=up / across)  # fmt: skip
             axes.axis("off")
             axes.set_title(f"{name}\n{note}")
             self.dress(axes)
-        words = f"mean S/b0 of {made.subject}, slice {made.index}, after epoch {made.epoch}"
+        plane = ("sagittal", "coronal", "axial")[made.axis]
+        words = (
+            f"mean S/b0 of {made.subject}, {plane} slice {made.index}, "
+            f"{'after' if made.whole else 'in'} epoch {made.epoch}"
+        )
         self.figure.supxlabel(words, color=self.ink, fontsize=7)
 
     def clicked(self, event: Any) -> None:
