@@ -22,6 +22,7 @@ from napari_dmri.commands.console import (
     progress_bar,
     refuse_file,
 )
+from napari_dmri.commands.deconvolve_evaluate import evaluate
 from napari_dmri.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ app = typer.Typer(
 @app.callback()
 def group() -> None:
     """Estimate fibre orientation distributions (fODFs)."""
+
+
+app.command()(evaluate)
 
 
 def _map_option(name: str, what: str) -> Any:

@@ -1,0 +1,241 @@
+r"""Run an evaluation cell by cell, resumably: train, choose on validation, score on test.
+
+A cell is a method on a protocol with a seed. Networks learn without truth on the training subjects;
+nothing that is scored on the test subjects has been chosen on them. A cell's scores are one small
+JSON file, written when it is done; a training that is stopped goes on from its state.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_dmri.deconvolve.evaluation.plan import (
+    CEILING,
+    NETWORKS,
+    STEPS,
+    Cell,
+    Settings,
+    options,
+    planned_cells,
+    prepare_folder,
+)
+from napari_dmri.deconvolve.evaluation.protocols import PROTOCOLS, Case, Protocol, make_case
+from napari_dmri.deconvolve.evaluation.scoring import joined, peaks_of, score_at, validation_score
+from napari_dmri.errors import DmriWarning, InputError
+from napari_dmri.images import ResponseSet
+from napari_dmri.progress import Progress, part, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from napari_dmri.deconvolve.shd.model import ShdModel
+    from napari_dmri.images import ShImage
+
+__all__ = ["evaluate", "fod_of", "model_path", "read_cells", "tissues_for"]
+
+
+def evaluate(
+    out: str | Path,
+    settings: Settings | None = None,
+    *,
+    protocols: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    seeds: int | None = None,
+    minutes: float | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Evaluate methods, or go on with an evaluation that was begun.
+
+    Parameters
+    ----------
+    out
+        A folder: empty, not there yet, or of the same evaluation.
+    settings
+        What must be the same to go on.
+    protocols, methods, seeds
+        What is done now; see `planned_cells`.
+    minutes
+        No cell is begun after so many; None does all.
+    device, progress
+        Where it runs; who is told.
+
+    Returns
+    -------
+    One dict a cell that is done: its protocol, method, seed, choices and scores.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, or the folder holds something else.
+    """
+    settings = settings or Settings()
+    cells = planned_cells(protocols, methods, seeds)
+    folder = prepare_folder(Path(out).expanduser(), settings)
+    report = progress or silent
+    begun = time.monotonic()
+    for n, cell in enumerate(cells):
+        path = folder / cell.name / "scores.json"
+        if path.is_file():
+            continue
+        if minutes is not None and time.monotonic() - begun > 60 * minutes:
+            report(n / len(cells), f"stopped after {minutes:g} minutes, {n} of {len(cells)} cells")
+            break
+        inner = part(report, n / len(cells), (n + 1) / len(cells), f"{cell.name}: ")
+        _run(cell, folder, settings, device, inner)
+    return read_cells(folder)
+
+
+def read_cells(folder: str | Path) -> list[dict[str, Any]]:
+    """Return the scores of all cells that are done.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
+    paths = sorted(Path(folder).glob("*/scores.json"))
+    if not paths:
+        raise InputError(f"{folder} holds no scores of an evaluation yet.")
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def model_path(folder: Path, cell: Cell) -> Path:
+    """Name the file of a cell's trained network."""
+    return folder / cell.name / "model.safetensors"
+
+
+def tissues_for(responses: ResponseSet, shells: int) -> ResponseSet:
+    """Keep as many tissues as b-values can tell apart: white matter, then CSF, then grey matter."""
+    kept = [t for t in ("wm", "csf", "gm") if t in responses][:shells]
+    return ResponseSet({t: responses[t] for t in ("wm", "gm", "csf") if t in kept})
+
+
+def fod_of(
+    method: str,
+    case: Case,
+    model: ShdModel | None,
+    chosen: dict[str, Any],
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> ShImage:
+    """Deconvolve a case by a method with the settings chosen for it."""
+    from napari_dmri.deconvolve.registry import deconvolve
+
+    if method == CEILING and case.subject is not None:
+        return case.subject.fod(12)
+    scan = case.seen
+    responses = tissues_for(case.responses, len(scan.gradients.shells))
+    more: dict[str, Any] = {} if model is None else {"model": model}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DmriWarning)
+        return deconvolve(
+            scan, method, responses, device=device, progress=progress, **chosen, **more
+        ).fod
+
+
+def _run(cell: Cell, folder: Path, settings: Settings, device: str, report: Progress) -> None:
+    from napari_dmri.io.atomic import write_json
+
+    protocol = PROTOCOLS[cell.protocol]
+    begun = time.monotonic()
+    model = None
+    if cell.method in NETWORKS:
+        model = _trained(cell, folder, settings, device, part(report, 0, 0.8))
+    seconds = time.monotonic() - begun
+    report(0.8, "validation")
+    chosen, threshold, f1 = _choose(cell.method, protocol, settings, model, device)
+    cases = [_case(protocol, "test", k, settings) for k in range(settings.test)]
+    found: list[NDArray[np.float32]] = []
+    clock = time.monotonic()
+    for k, case in enumerate(cases):
+        report(0.9 + 0.1 * k / len(cases), f"test {case.name}")
+        found.append(peaks_of(fod_of(cell.method, case, model, chosen, device), case))
+    applied = time.monotonic() - clock
+    import numpy as np
+
+    truth = joined([case.truth for case in cases])
+    scores = score_at(np.concatenate(found), truth, threshold)
+    each = [score_at(p, c.truth, threshold)["f1"] for p, c in zip(found, cases, strict=True)]
+    write_json(
+        folder / cell.name / "scores.json",
+        {
+            "protocol": cell.protocol,
+            "method": cell.method,
+            "seed": cell.seed,
+            "chosen": chosen,
+            "threshold": threshold,
+            "validation_f1": f1,
+            **scores,
+            "f1_each": each,
+            "voxels": len(truth),
+            "train_seconds": round(seconds if model is None else _seconds(model), 1),
+            "test_seconds": round(applied, 1),
+        },
+    )
+
+
+def _case(protocol: Protocol, role: str, number: int, settings: Settings) -> Case:
+    return make_case(protocol, role, number, size=settings.scans)
+
+
+def _choose(
+    method: str, protocol: Protocol, settings: Settings, model: ShdModel | None, device: str
+) -> tuple[dict[str, Any], float, float]:
+    """Return the option with the largest F1 on the validation scan, its threshold, and the F1."""
+    case = _case(protocol, "validation", 0, settings)
+    best: tuple[dict[str, Any], float, float] | None = None
+    for option in options(method, protocol):
+        chosen = dict(option)
+        peaks = peaks_of(fod_of(method, case, model, chosen, device), case)
+        threshold, f1 = validation_score(peaks, case.truth)
+        if best is None or f1 > best[2]:
+            best = chosen, threshold, f1
+    assert best is not None
+    return best
+
+
+def _seconds(model: ShdModel) -> float:
+    return float(model.card.get("seconds", 0.0))
+
+
+def _trained(
+    cell: Cell, folder: Path, settings: Settings, device: str, report: Progress
+) -> ShdModel:
+    """Return the cell's network: from its file, or trained now (from its state, if any)."""
+    from napari_dmri.deconvolve.shd.amortise import Subject, train_model
+    from napari_dmri.deconvolve.shd.model import ShdModel
+
+    path = model_path(folder, cell)
+    if path.is_file():
+        return ShdModel.load(path)
+    protocol = PROTOCOLS[cell.protocol]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    subjects = []
+    for k in range(settings.train):
+        report(0.1 * k / settings.train, f"training subject {k + 1} of {settings.train}")
+        case = _case(protocol, "train", k, settings)
+        kept = tissues_for(case.responses, len(case.seen.gradients.shells))
+        subjects.append(Subject(case.name, case.scan, kept, inputs=case.inputs))
+    state = path.with_name("model.state.safetensors")
+    model = train_model(
+        subjects,
+        cell.method,
+        size=settings.size,
+        steps=settings.steps or STEPS.get(settings.size),
+        seed=cell.seed,
+        state=state,
+        device=device,
+        progress=part(report, 0.1, 1.0),
+    )
+    model.save(path)
+    for file in (state, state.with_suffix(".json")):
+        file.unlink(missing_ok=True)
+    return model

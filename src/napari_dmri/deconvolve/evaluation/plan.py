@@ -1,0 +1,182 @@
+"""What an evaluation runs: settings that must stay the same to go on, and each method's options.
+
+Every method may choose among options on the validation scan: the classical ones among orders or
+iterations, all of them the threshold of their peaks.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from napari_dmri.deconvolve.evaluation.protocols import PROTOCOLS
+from napari_dmri.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from napari_dmri.deconvolve.evaluation.protocols import Protocol
+
+__all__ = [
+    "CEILING",
+    "CLASSICAL",
+    "NETWORKS",
+    "Settings",
+    "options",
+    "planned_cells",
+    "prepare_folder",
+]
+
+CLASSICAL = ("csd", "msmt-csd", "rumba", "rumba-tv")
+NETWORKS = ("mlp", "esd", "cnn", "cnn-tv", "rt-esd", "shd", "shd-tv", "shd-s", "shd-s-tv")
+"""Methods in the order of the tables."""
+
+CEILING = "true-fod"
+"""The true fODFs, in which dispersed fibres that cross at small angles are one: what can be had."""
+
+REPEATED = ("shd", "shd-tv", "shd-s")
+"""Networks of which several seeds are trained."""
+
+SEEDS = 3
+
+STEPS = {"small": 3000}
+"""Steps of training by size; the paper's own plan where none is given."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Say how an evaluation is done; the same settings are needed to go on with it.
+
+    Parameters
+    ----------
+    size
+        ``"small"`` (a CPU's) or ``"paper"``.
+    scans
+        Size of the simulated subjects.
+    train, test
+        Number of training and test subjects.
+    steps
+        Steps of each training; None takes those of the size.
+    """
+
+    size: str = "small"
+    scans: str | tuple[int, int, int] = "small"
+    train: int = 4
+    test: int = 2
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.size not in ("small", "paper"):
+            raise InputError(f"Unknown size {self.size!r}; choose small or paper.")
+        if not (1 <= self.train <= 4 and 1 <= self.test <= 2):
+            raise InputError(
+                f"{self.train} training and {self.test} test subjects; expected 1 to 4 and 1 or 2."
+            )
+        if self.steps is not None and self.steps < 1:
+            raise InputError(f"{self.steps} steps of training; expected 1 or more.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what was set, as JSON gives it back."""
+        return dict(json.loads(json.dumps(asdict(self))))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Name one entry of the tables: a method on a protocol, with a seed."""
+
+    protocol: str
+    method: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return f"{self.protocol}_{self.method}_{self.seed}"
+
+
+def planned_cells(
+    protocols: Sequence[str] = (), methods: Sequence[str] = (), seeds: int | None = None
+) -> list[Cell]:
+    """List what is to be done, quick methods first.
+
+    Parameters
+    ----------
+    protocols, methods
+        Names; none means all.
+    seeds
+        Number of trainings of every network; None is 3 for SHD, SHD-TV and SHD-S and 1 for others.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown.
+    """
+    every = (*CLASSICAL, *NETWORKS)
+    for given, known, what in (
+        (protocols, tuple(PROTOCOLS), "protocol"),
+        (methods, every, "method"),
+    ):
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            raise InputError(f"Unknown {what} {', '.join(unknown)}; choose of {', '.join(known)}.")
+    if seeds is not None and seeds < 1:
+        raise InputError(f"{seeds} seeds; expected 1 or more.")
+    chosen = [m for m in every if not methods or m in methods]
+    cells = []
+    for method in chosen:
+        repeats = 1 if method not in NETWORKS else seeds or (SEEDS if method in REPEATED else 1)
+        cells += [
+            Cell(protocol, method, seed)
+            for seed in range(repeats)
+            for protocol, scans in PROTOCOLS.items()
+            if (not protocols or protocol in protocols) and (scans.site or method != CEILING)
+        ]
+    # Each seed of all networks before the next seed of any, so that a table is whole early.
+    return sorted(cells, key=lambda cell: (cell.seed, chosen.index(cell.method)))
+
+
+def options(method: str, protocol: Protocol) -> list[Mapping[str, Any]]:
+    """List the settings among which a method chooses on the validation scan."""
+    shells = 1 if protocol.name in ("low", "super") else 2
+    if method == "csd":
+        found: list[Mapping[str, Any]] = [{"order": order} for order in (6, 8, 10, 12)]
+        return [*found, {"preset": "sharpest"}] if shells > 1 else found
+    if method == "msmt-csd":
+        return [{"order": order} for order in (6, 8, 10, 12)]
+    if method in ("rumba", "rumba-tv"):
+        return [{"iterations": count} for count in (600, 1200)]
+    return [{}]
+
+
+def prepare_folder(folder: Path, settings: Settings) -> Path:
+    """Make the folder of an evaluation, or check that it is of the same one.
+
+    Raises
+    ------
+    InputError
+        If it holds something else, or an evaluation with other settings.
+    """
+    from napari_dmri.io.atomic import require_writable, write_json
+
+    card = folder / "evaluation.json"
+    now = settings.as_dict()
+    if card.is_file():
+        before = json.loads(card.read_text(encoding="utf-8"))
+        said = [f"{k}: {before.get(k)} then, {v} now" for k, v in now.items() if before.get(k) != v]
+        if said:
+            raise InputError(
+                f"{folder} holds an evaluation with other settings ({'; '.join(said)}); use the "
+                "same, or another folder."
+            )
+        return folder
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(
+            f"{folder} is not empty and holds no evaluation.json, so there is nothing to go on "
+            "with; choose an empty folder."
+        )
+    require_writable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(card, now)
+    return folder

@@ -1,0 +1,188 @@
+"""Track bundles and probe lesions with the methods that an evaluation chose and trained."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_dmri.deconvolve.evaluation.cells import fod_of, model_path
+from napari_dmri.deconvolve.evaluation.lesion import (
+    LesionScore,
+    lesion_scans,
+    lesion_table,
+    probe_lesion,
+)
+from napari_dmri.deconvolve.evaluation.plan import NETWORKS, Cell
+from napari_dmri.deconvolve.evaluation.protocols import (
+    PROTOCOLS,
+    Case,
+    simulated,
+    subject_case,
+)
+from napari_dmri.deconvolve.evaluation.tracking import (
+    KINDS,
+    BundleScore,
+    Rules,
+    score_bundles,
+    track,
+    tracking_table,
+)
+from napari_dmri.errors import InputError
+from napari_dmri.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_dmri.compare.tables import Table
+    from napari_dmri.deconvolve.shd.model import ShdModel
+    from napari_dmri.images import ShImage
+    from napari_dmri.phantom.travelling import TravellingSubject
+
+__all__ = ["LESION_METHODS", "TRACKED", "study_lesions", "study_tracking"]
+
+TRACKED = ("csd", "rumba-tv", "shd", "shd-tv", "shd-s")
+LESION_METHODS = ("csd", "msmt-csd", "rumba-tv", "shd", "shd-tv", "shd-s", "shd-s-tv")
+LESIONS = ("csf", "oedema")
+TEST_SUBJECT = 5
+CEILING = "true fODF"
+
+Size = str | tuple[int, int, int]
+
+
+def study_tracking(
+    folder: str | Path,
+    protocol: str = "high",
+    methods: Sequence[str] = TRACKED,
+    *,
+    size: Size = "medium",
+    rules: Rules | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Table:
+    """Track a test subject's fODFs of every method, and of the truth; what is done is kept.
+
+    Parameters
+    ----------
+    folder
+        Of the evaluation, which has chosen settings and trained networks (seed 0).
+    protocol, methods, size
+        Which scan and methods.
+    rules
+        Of tracking.
+    device, progress
+        Where it runs; who is told.
+
+    Raises
+    ------
+    InputError
+        If the evaluation has not done a method on the protocol yet.
+    """
+    report = progress or silent
+    home = Path(folder).expanduser()
+    kept = home / "tracking"
+    subject = case = None
+    scores: dict[tuple[str, str], BundleScore] = {}
+    names = (*methods, CEILING)
+    cells = {m: _cell(home, protocol, m) for m in methods}
+    for n, name in enumerate(names):
+        report(n / len(names), name)
+        path = kept / f"{protocol}_{name.replace(' ', '-')}.json"
+        if not path.is_file():
+            if case is None or subject is None:
+                subject, case = _test_case(protocol, size)
+            fod = subject.truth.fod(8) if name == CEILING else _fod(cells[name], case, device)
+            found = {
+                kind: asdict(score_bundles(track(fod, subject.truth, kind, rules), subject.truth))
+                for kind in KINDS
+            }
+            _write(path, found)
+        for kind, values in json.loads(path.read_text(encoding="utf-8")).items():
+            scores[_label(name), kind] = BundleScore(**values)
+    report(1.0, "tracked")
+    return tracking_table(scores)
+
+
+def study_lesions(
+    folder: str | Path,
+    protocol: str = "high",
+    methods: Sequence[str] = LESION_METHODS,
+    *,
+    size: Size = "small",
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Table:
+    """Probe a test subject's lesions with every method; what is done is kept.
+
+    Parameters
+    ----------
+    folder, protocol, methods, size, device, progress
+        As for `study_tracking`.
+
+    Raises
+    ------
+    InputError
+        If the evaluation has not done a method on the protocol yet.
+    """
+    report = progress or silent
+    home = Path(folder).expanduser()
+    scores: dict[tuple[str, str], LesionScore] = {}
+    cells = {m: _cell(home, protocol, m) for m in methods}
+    steps = [(kind, m) for kind in LESIONS for m in methods]
+    for n, (kind, name) in enumerate(steps):
+        report(n / len(steps), f"{kind}, {name}")
+        path = home / "lesions" / f"{protocol}_{kind}_{name}.json"
+        if not path.is_file():
+            subject, inside = lesion_scans(PROTOCOLS[protocol], kind, size)
+            case = subject_case(PROTOCOLS[protocol], subject)
+            fod = _fod(cells[name], case, device)
+            score = probe_lesion(fod, subject, inside, cells[name][1]["threshold"])
+            _write(path, asdict(score))
+        scores[kind, _label(name)] = LesionScore(**json.loads(path.read_text(encoding="utf-8")))
+    report(1.0, "probed")
+    return lesion_table(scores)
+
+
+def _test_case(protocol: str, size: Size) -> tuple[TravellingSubject, Case]:
+    chosen = PROTOCOLS[protocol]
+    if not chosen.site:
+        raise InputError(f"Protocol {protocol} has no subjects, so it has no bundles.")
+    subject = simulated(chosen.site, TEST_SUBJECT, size=size)
+    return subject, subject_case(chosen, subject)
+
+
+def _cell(folder: Path, protocol: str, method: str) -> tuple[Cell, dict[str, Any], Path]:
+    """Return a cell of the evaluation with its scores and its model's file."""
+    if protocol not in PROTOCOLS:
+        raise InputError(f"Unknown protocol {protocol!r}; choose of {', '.join(PROTOCOLS)}.")
+    cell = Cell(protocol, method, 0)
+    path = folder / cell.name / "scores.json"
+    if not path.is_file():
+        raise InputError(
+            f"{folder} has no scores of {method} on {protocol}; evaluate it first: "
+            f"--method {method} --protocol {protocol}."
+        )
+    return cell, json.loads(path.read_text(encoding="utf-8")), model_path(folder, cell)
+
+
+def _fod(done: tuple[Cell, dict[str, Any], Path], case: Case, device: str) -> ShImage:
+    from napari_dmri.deconvolve.shd.model import ShdModel
+
+    cell, scores, path = done
+    model: ShdModel | None = ShdModel.load(path) if cell.method in NETWORKS else None
+    fod = fod_of(cell.method, case, model, dict(scores["chosen"]), device)
+    return replace(fod, name=cell.method)
+
+
+def _label(name: str) -> str:
+    from napari_dmri.deconvolve.registry import METHODS
+
+    return METHODS[name].label if name in METHODS else name
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    from napari_dmri.io.atomic import write_json
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, values, overwrite=True)

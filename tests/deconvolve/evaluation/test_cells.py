@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from napari_dmri.deconvolve.evaluation.cells import evaluate, read_cells, tissues_for
+from napari_dmri.deconvolve.evaluation.plan import Settings
+from napari_dmri.deconvolve.evaluation.protocols import PROTOCOLS, Protocol, make_case
+from napari_dmri.deconvolve.evaluation.tables import write_results
+from napari_dmri.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCANS = (30, 30, 3)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer voxels of random crossings, with directions that are spread in fewer steps."""
+    from dipy.core import sphere
+
+    spread = sphere.disperse_charges
+    monkeypatch.setattr(sphere, "disperse_charges", lambda start, _: spread(start, 30))
+    for name in PROTOCOLS:
+        if not PROTOCOLS[name].site:
+            monkeypatch.setitem(PROTOCOLS, name, Protocol(name, "few", voxels=(10, 8, 3)))
+
+
+def test_what_methods_see_of_a_subject() -> None:
+    case = make_case(PROTOCOLS["super"], "validation", 0, size=SCANS)
+    assert [s.bvalue for s in case.scan.gradients.shells] == [0, 1000, 3000]
+    assert [s.bvalue for s in case.seen.gradients.shells] == [0, 1000]
+    assert case.seen.shape[3] == 6 + 30
+    assert len(case.truth) == case.scored.sum() > 100
+    assert (case.truth.count >= 1).all()
+    assert set(tissues_for(case.responses, 2)) == {"wm", "csf"}
+    assert make_case(PROTOCOLS["super"], "validation", 0, size=SCANS) is case
+
+
+def test_an_unknown_subject_is_refused() -> None:
+    with pytest.raises(InputError, match="no test subject 7"):
+        make_case(PROTOCOLS["low"], "test", 7)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_an_evaluation_keeps_what_is_done_and_goes_on(tmp_path: Path) -> None:
+    settings = Settings(train=1, test=1)
+    first = evaluate(tmp_path / "e", settings, protocols=["random"], methods=["csd"])
+    assert [(c["method"], c["protocol"]) for c in first] == [("csd", "random")]
+    assert 0.8 < first[0]["f1"] < 1
+    assert first[0]["voxels"] == 240
+    assert first[0]["validation_f1"] != first[0]["f1"]
+    path = tmp_path / "e" / "random_csd_0" / "scores.json"
+    before = path.stat().st_mtime_ns
+    both = evaluate(tmp_path / "e", settings, protocols=["random"], methods=["csd", "msmt-csd"])
+    assert len(both) == 2
+    assert path.stat().st_mtime_ns == before
+    files = write_results(tmp_path / "e", both)
+    assert [f.name for f in files] == ["scores.tsv", "tables.md"]
+    assert len(files[0].read_text().splitlines()) == 3
+    assert "MSMT-CSD" in files[1].read_text()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_nothing_is_begun_after_the_time_is_over(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no scores"):
+        evaluate(tmp_path / "e", Settings(test=1), protocols=["random"], minutes=0)
+    with pytest.raises(InputError, match="holds no scores"):
+        read_cells(tmp_path)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_test_subjects_are_not_those_of_training() -> None:
+    cases = [make_case(PROTOCOLS["random"], role, 0) for role in ("train", "validation", "test")]
+    data = [np.asarray(case.scan.data) for case in cases]
+    assert not np.array_equal(data[0], data[1])
+    assert not np.array_equal(data[0], data[2])
+    assert not np.array_equal(data[1], data[2])
