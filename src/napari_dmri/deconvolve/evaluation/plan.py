@@ -113,7 +113,7 @@ def planned_cells(
     InputError
         If a name is unknown.
     """
-    every = (*CLASSICAL, *NETWORKS)
+    every = (CEILING, *CLASSICAL, *NETWORKS)
     for given, known, what in (
         (protocols, tuple(PROTOCOLS), "protocol"),
         (methods, every, "method"),
