@@ -150,7 +150,16 @@ def test_an_empty_scan_does_not_move():
     )
     assert one.displacement.shape == (1,)
     assert "one volume" in one.sentence()
-    assert "only 6 mm thick" in found.sentence()
+
+
+def test_a_thin_slab_is_not_judged(moving):
+    scan, _, _ = moving
+    whole = estimate_motion(scan)
+    assert whole.judged and "mean" in whole.sentence()
+    thin = replace(whole, extent=np.array([120.0, 140.0, 28.8]))
+    assert not thin.judged
+    assert "cannot be judged: the image is only 29 mm thick" in thin.sentence()
+    assert "mean" not in thin.sentence()
 
 
 def test_interleaved_b0_volumes_follow_their_neighbours():

@@ -61,11 +61,14 @@ def test_run_qc_finds_a_dropout_and_a_click_goes_there(viewer, dock, many_direct
     array, kwargs, _ = scan_layer(replace(many_directions, data=data))
     viewer.add_image(array, **kwargs)
     for name, box in dock.checks.items():
-        box.setChecked(name in ("noise", "outliers"))
+        box.setChecked(name in ("noise", "outliers", "motion"))
     dock.run_bar.button.click()
     finish(dock.run_bar)
     result = dock.result
     assert (11, 7) in result.outliers.slices
+    # 24 mm are too thin for motion: no number is called one, and no curve is drawn.
+    assert any("cannot be judged" in row.text() for row in dock.findings.rows)
+    assert dock.sections["Motion"].isHidden() and not dock.sections["Outliers"].isHidden()
     assert kind_of(viewer.layers[-1]) == "mask"
     assert dock.mask_row.picker.layer is viewer.layers[-1]
     assert f"{result.snr[-1].snr:.1f}" in dock.facts.text()

@@ -69,7 +69,7 @@ SETTLED = 0.003
 """A step that moves the head's edge by less (mm) ends the steps."""
 
 THIN = 60.0
-"""An image with a shorter edge (mm) does not determine all six parameters well."""
+"""An image with a shorter edge (mm) does not determine all six parameters: noise passes for motion."""
 
 RADIUS = 50.0
 """Radius of the head (mm) in the framewise displacement."""
@@ -90,7 +90,7 @@ class Motion:
     centre
         The image centre (3,), scanner RAS mm.
     extent
-        Edge lengths of the image (3,) in mm; thin slabs leave some motion undetermined.
+        Edge lengths of the image (3,) in mm; thin slabs leave motion undetermined (see `judged`).
     """
 
     translations: NDArray[np.float64]
@@ -103,21 +103,26 @@ class Motion:
         """Return the rigid matrix (4, 4): places (RAS mm) in volume 0 to places in a volume."""
         return _matrix(self.rotations[volume], self.translations[volume], self.centre)
 
+    @property
+    def judged(self) -> bool:
+        """Whether the image is thick enough for its numbers to mean motion."""
+        return bool(self.extent.min() >= THIN)
+
     def sentence(self) -> str:
         """Say how much the head moved, in one sentence."""
         if len(self.displacement) < 2:
             return "Head motion: one volume, nothing to compare it with."
+        if not self.judged:
+            return (
+                f"Head motion cannot be judged: the image is only {self.extent.min():.0f} mm "
+                f"thick, and from less than {THIN:.0f} mm a rigid motion is not determined."
+            )
         worst = int(np.argmax(self.displacement))
         return (
             f"Head motion: mean {self.displacement[1:].mean():.2f} mm from volume to volume, "
             f"largest {self.displacement[worst]:.2f} mm at volume {worst}; "
             f"{np.linalg.norm(self.translations, axis=1).max():.1f} mm and "
             f"{np.abs(self.rotations).max():.1f} degrees from volume 0 at most."
-            + (
-                f" The image is only {self.extent.min():.0f} mm thick: take this with care."
-                if self.extent.min() < THIN
-                else ""
-            )
         )
 
 

@@ -134,6 +134,8 @@ def _count(number: int, noun: str) -> str:
 def _motion_finding(motion: Motion, voxel: float) -> Finding:
     from napari_dmri.signal.findings import Finding
 
+    if not motion.judged:
+        return Finding("note", "Head motion cannot be judged", motion.sentence())
     moved = np.flatnonzero(motion.displacement > voxel)
     level = "warning" if moved.size else "ok"
     if not moved.size and (motion.displacement > voxel / 2).any():

@@ -211,7 +211,7 @@ class ScanDock(Dock):
         found = findings_of(result) if result else ()
         self.findings.show_findings((*found, *self._quick))
         outliers = result.outliers if result else None
-        motion = result.motion if result else None
+        motion = result.motion if result and result.motion and result.motion.judged else None
         self.sections["Outliers"].setVisible(outliers is not None)
         self.sections["Motion"].setVisible(motion is not None)
         if outliers is not None:
