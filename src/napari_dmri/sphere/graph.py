@@ -184,7 +184,7 @@ def scaled_laplacian(n_side: int, half: bool = True) -> NDArray[np.float64]:
     """
     laplacian = healpix_laplacian(n_side)
     largest = np.linalg.eigvalsh(laplacian)[-1]
-    scaled = 2 / largest * laplacian - np.eye(len(laplacian))
+    scaled: NDArray[np.float64] = 2 / largest * laplacian - np.eye(len(laplacian))
     if half:
         kept, place = northern(n_side), fold_to_half(n_side)
         rows = scaled[kept]
@@ -205,10 +205,11 @@ def chebyshev(values: Array, terms: int) -> NDArray[np.float64]:
     array([ 1. ,  0.5, -0.5, -1. ])
     """
     x = np.asarray(values, dtype=np.float64)
-    rows = [np.ones_like(x), x]
+    rows: list[NDArray[np.float64]] = [np.ones_like(x), x]
     while len(rows) < terms:
         rows.append(2 * x * rows[-1] - rows[-2])
-    return np.stack(rows[:terms])
+    polynomials: NDArray[np.float64] = np.stack(rows[:terms])
+    return polynomials
 
 
 @lru_cache(maxsize=16)

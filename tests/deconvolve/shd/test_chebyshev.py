@@ -16,7 +16,7 @@ from napari_dmri.sphere.graph import scaled_laplacian
 def _paper(layer: ChebyshevLayer, x: torch.Tensor) -> torch.Tensor:
     """Dense polynomials of the Laplacian, then one 3D convolution shared by all vertices."""
     terms = layer.a.shape[2]
-    scaled = torch.tensor(scaled_laplacian(layer.sphere.n_side, layer.sphere.half)).to(x)
+    scaled = torch.tensor(scaled_laplacian(layer.sphere.n_side, layer.sphere.hemisphere)).to(x)
     polynomials = [torch.eye(len(scaled)).to(x), scaled]
     while len(polynomials) < terms:
         polynomials.append(2 * scaled @ polynomials[-1] - polynomials[-2])

@@ -162,7 +162,7 @@ class Mixing(torch.autograd.Function):
 
 def mix(x: Tensor, weights: Tensor) -> Tensor:
     """Return `Mixing` of modes x and weights, in the number type of x."""
-    y: Tensor = Mixing.apply(x, weights.to(x.dtype))
+    y: Tensor = Mixing.apply(x, weights.to(x.dtype))  # type: ignore[no-untyped-call]
     return y
 
 

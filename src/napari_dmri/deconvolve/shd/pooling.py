@@ -39,7 +39,7 @@ class Pool(nn.Module):
         if self.sphere is None or self.sphere.parts is None:
             return x
         parts = self.sphere.parts
-        return x.index_select(0, parts.reshape(-1)).unflatten(0, parts.shape).mean(1)
+        return x.index_select(0, parts.reshape(-1)).view(*parts.shape, *x.shape[1:]).mean(1)
 
 
 class Unpool(nn.Module):
@@ -68,7 +68,7 @@ def pool_space(x: Tensor, stride: int) -> Tensor:
         return x
     for axis in SPACE:
         if stride == 2:
-            pairs = x.unflatten(axis, (-1, 2))
+            pairs = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
             x = pairs.select(axis + 1, 0) + pairs.select(axis + 1, 1)
         else:
             count = x.shape[axis] - 1

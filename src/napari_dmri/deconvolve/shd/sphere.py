@@ -38,7 +38,7 @@ class Sphere(nn.Module):
     ----------
     n_side
         N of HEALPix.
-    half
+    hemisphere
         Whether one vertex of each antipodal pair stands for both.
 
     Attributes
@@ -52,19 +52,21 @@ class Sphere(nn.Module):
     parts: Tensor | None
     parents: Tensor | None
 
-    def __init__(self, n_side: int, half: bool = True) -> None:
+    def __init__(self, n_side: int, hemisphere: bool = True) -> None:
         super().__init__()
-        self.n_side, self.half = n_side, half
-        self.directions: NDArray[np.float64] = healpix_half(n_side) if half else healpix(n_side)
-        mirror, blocks, self.eigenvalues = laplacian_basis(n_side, half)
+        self.n_side, self.hemisphere = n_side, hemisphere
+        self.directions: NDArray[np.float64] = (
+            healpix_half(n_side) if hemisphere else healpix(n_side)
+        )
+        mirror, blocks, self.eigenvalues = laplacian_basis(n_side, hemisphere)
         modes = block_diag(*blocks).T @ mirror
         self._keep("modes", modes)
         if n_side > 1:
-            parents = unpooling_index(n_side, half)
+            parents = unpooling_index(n_side, hemisphere)
             spread = np.eye(len(parents) // 4)[parents]
             self._keep("coarse_modes", modes @ spread)
             self.register_buffer(
-                "parts", torch.tensor(pooling_index(n_side, half)), persistent=False
+                "parts", torch.tensor(pooling_index(n_side, hemisphere)), persistent=False
             )
             self.register_buffer("parents", torch.tensor(parents), persistent=False)
         else:
@@ -89,17 +91,17 @@ class Sphere(nn.Module):
 
     def to_modes(self, x: Tensor) -> Tensor:
         r"""Return :math:`U^T x` of x (V, ...)."""
-        return (self.modes.to(x.dtype) @ x.flatten(1)).unflatten(1, x.shape[1:])
+        return _apply(self.modes, x)
 
     def from_modes(self, modes: Tensor) -> Tensor:
         r"""Return :math:`U \hat x` of modes (V, ...)."""
-        return (self.modes.T.to(modes.dtype) @ modes.flatten(1)).unflatten(1, modes.shape[1:])
+        return _apply(self.modes.T, modes)
 
     def coarse_to_modes(self, x: Tensor) -> Tensor:
         """Return the modes of x (V / 4, ...) after it has gone from N / 2 to N."""
         if self.coarse_modes is None:
             return self.to_modes(x)
-        return (self.coarse_modes.to(x.dtype) @ x.flatten(1)).unflatten(1, x.shape[1:])
+        return _apply(self.coarse_modes, x)
 
     def to_modes_(self, x: Tensor) -> Tensor:
         """Do `to_modes` in place, a piece at a time; x is contiguous."""
@@ -108,6 +110,11 @@ class Sphere(nn.Module):
     def from_modes_(self, modes: Tensor, shift: Tensor, rectify: bool = True) -> Tensor:
         """Do `from_modes` in place, add a number to each feature (last axis) and clip at zero."""
         return _apply_(self.modes.T, modes, shift, rectify)
+
+
+def _apply(matrix: Tensor, x: Tensor) -> Tensor:
+    product = matrix.to(x.dtype) @ x.flatten(1)
+    return product.view(-1, *x.shape[1:])
 
 
 def _apply_(

@@ -28,7 +28,8 @@ class Layer(nn.Module):
 
     def infer(self, x: Tensor, coarse: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
         """Return relu(scale * y + shift) without gradients; x and ``coarse`` may be overwritten."""
-        return self(x, coarse).mul_(scale).add_(shift).relu_()
+        y: Tensor = self(x, coarse)
+        return y.mul_(scale).add_(shift).relu_()
 
 
 class Maker(Protocol):
@@ -53,17 +54,18 @@ class Unit(nn.Module):
 
     def __init__(self, layer: Layer, features: int) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer: Layer = layer
         self.norm = nn.BatchNorm2d(features)
 
     def forward(self, x: Tensor, coarse: Tensor | None = None) -> Tensor:
         """Return the unit's features; without gradients x and ``coarse`` may be overwritten."""
         if not (self.training or torch.is_grad_enabled()):
-            return self.layer.infer(x, coarse, *self.folded())
-        y: Tensor = self.layer(x, coarse)
+            y: Tensor = self.layer.infer(x, coarse, *self.folded())
+            return y
+        y = self.layer(x, coarse)
         rows = y.reshape(1, -1, 1, y.shape[-1]).permute(0, 3, 1, 2)
-        rows = self.norm(rows).relu_().permute(0, 2, 3, 1)
-        return rows.reshape(y.shape)
+        normed: Tensor = self.norm(rows)
+        return normed.relu_().permute(0, 2, 3, 1).reshape(y.shape)
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Return what frozen batch norm multiplies by and adds."""
