@@ -10,6 +10,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,6 +26,9 @@ PICTURES = {
     "5_compare_FA_source_harmonized_difference.png": "compare_fa.png",
     "5_compare_MD_with_target.png": "compare.png",
 }
+
+FIT_STEPS = 600
+"""Steps of a fit after which its picture is taken."""
 
 
 def phantom_glyphs(images: Path) -> None:
@@ -130,15 +134,106 @@ def train_dock(images: Path) -> None:
     viewer.close()
 
 
+def fit_dock(images: Path) -> None:
+    """Fit SHD-S-TV to a simulated subject, and take the window while it learns."""
+    import napari
+
+    from napari_dmri.phantom.travelling import simulate_subject
+    from napari_dmri.viewer.driving import bring_to_front, settle, wait_for
+    from napari_dmri.viewer.launch import open_docks
+    from napari_dmri.viewer.layers import scan_layer
+
+    site = "prisma_st+b3000"
+    scan = simulate_subject(0, sites=(site,), repeats=False).scans[site]
+    viewer = napari.Viewer()
+    viewer.window.resize(1280, 900)
+    dock = open_docks(viewer)["Deconvolve"]
+    bring_to_front(dock)
+    data, kwargs, _ = scan_layer(replace(scan, name="sub-01 (simulated)"))
+    viewer.add_image(data, **kwargs)
+    dock.mask_row.add(scan.mask, scan, {}).visible = False
+    dock.choose_fit("shd-s-tv")
+    dock.fit.begin_anew()
+    _, up, along = viewer.scene.camera.center
+    viewer.scene.camera.center = (0, up + 12, along + 6)
+    viewer.scene.camera.zoom *= 3
+    dock.run_bar.button.click()
+    wait_for(
+        lambda: dock.fit.curves.steps >= FIT_STEPS or not dock.run_bar.running, "the fit", 1200
+    )
+    if dock.live.layer is not None:
+        dock.live.layer.restyle(size=1.5)
+    dock.ensureWidgetVisible(dock.fit.curves)
+    settle(1.5)
+    keep(viewer, images / "deconvolve_fit.png")
+    dock.run_bar.button.click()
+    wait_for(lambda: not dock.run_bar.running, "the fit to stop")
+    dock.fit.begin_anew()
+    viewer.close()
+
+
+def real_networks(images: Path, folder: Path) -> None:
+    """Draw the fODFs of CSD and of SHD-S-TV, fitted to a real scan, side by side."""
+    import napari
+
+    from napari_dmri import read_scan
+    from napari_dmri.signal.mask import brain_mask
+    from napari_dmri.viewer.driving import press, settle, wait_for
+    from napari_dmri.viewer.launch import open_dock
+    from napari_dmri.viewer.layers import scan_layer
+    from napari_dmri.viewer.orientation import PLANES, prepare
+
+    scan = read_scan(folder / "siemens_trio" / "dwi.nii.gz")
+    mask = brain_mask(scan)
+    viewer = napari.Viewer()
+    viewer.window.resize(1280, 860)
+    prepare(viewer)
+    data, kwargs, _ = scan_layer(replace(scan, name="siemens_trio"))
+    viewer.add_image(data, **kwargs)
+    dock = open_dock(viewer, "Deconvolve")
+    dock.mask_row.add(mask, scan, {}).visible = False
+    viewer.dims.order = PLANES["coronal"]
+    viewer.dims.set_current_step(1, 50)
+    dock.choose_fit("shd-s-tv")
+    model = os.environ.get("NAPARI_DMRI_TRIO_MODEL", "")
+    if Path(model).is_file():
+        dock.models.load(model)
+        wait_for(lambda: dock.models.known is not None and not dock.models.problem, "the model")
+    press(dock.run_bar, 7200)
+    if not Path(model).is_file() and model:
+        dock.fit.save(model)
+    dock.beside_classical()
+    wait_for(lambda: viewer.canvas.grid.enabled, "the panels", 1200)
+    for panel in dock.compare.panels:
+        panel[1].restyle(size=1.5, threshold=0.2)
+        panel[0].colorbar.visible = False
+    settle(0.5)
+    viewer.scene.camera.center = tuple((scan.affine @ [51, 50, 33, 1])[2::-1])
+    viewer.scene.camera.zoom = 14
+    keep(viewer, images / "deconvolve_beside.png")
+    viewer.close()
+
+
+def keep(viewer: Any, path: Path) -> None:
+    """Save a picture of the whole window as a small PNG."""
+    from napari_dmri.viewer.driving import settle
+
+    settle(1.5)
+    shot = Image.fromarray(viewer.screenshot(canvas_only=False, flash=False)).convert("RGB")
+    shot.quantize(192, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
 def main() -> None:
     """Run the demo and keep its pictures."""
     images = Path(__file__).parent / "images"
     images.mkdir(exist_ok=True)
     phantom_glyphs(images)
     train_dock(images)
+    fit_dock(images)
     data = Path(os.environ.get("NAPARI_DMRI_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if data.is_dir():
         real_glyphs(images, data)
+        real_networks(images, data)
     else:
         print(f"glyphs.png is left as it is: real scans were not found at {data}")
     with tempfile.TemporaryDirectory() as scratch:

@@ -28,6 +28,9 @@ from napari_dmri.viewer.training import drop_state
 
 __all__ = ["FitOptions", "fit_network", "forecast", "state_file"]
 
+PREVIEW_EVERY = 5.0
+"""Seconds between two looks at the slice on show, at least."""
+
 KEPT_STATES = 12
 """Fits that were stopped and are kept; older ones are deleted when another begins."""
 
@@ -123,6 +126,7 @@ def fit_network(
         on_event=tell,
         on_preview=show if "glyphs" in options.outputs else None,
         preview_slice=slice_shown,
+        preview_every=PREVIEW_EVERY,
         switch=switch,
         progress=part(progress, 0.05, 0.9),
     )

@@ -67,7 +67,7 @@ class TermCurves(CurvePlot):
             thick = name == TOTAL
             colour = self.ink if thick else next(colours, self.quiet)
             marker = "." if len(points) < 3 else ""
-            axes.plot(*_drawn(points), marker, ls="-", lw=1.8 if thick else 1, color=colour,
+            axes.plot(*_drawn(points), marker=marker, lw=1.8 if thick else 1, color=colour,
                       label=name.replace("_", " "))  # fmt: skip
         axes.set(xlabel="step", yscale="log")
         axes.margins(x=0.01)

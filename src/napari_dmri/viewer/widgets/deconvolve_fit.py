@@ -45,15 +45,15 @@ class FitPart(QWidget):
         self.model: Known | None = None
         self._state: Path | None = None
         self._wanted, self.at_work, self._comparable = False, False, False
-        self.pause = _button("&Pause", "Wait between two steps; press again to go on.")
-        self.finish = _button("&Finish now", "End here, and make the result of the best so far.")
+        self.pause = _button("Pa&use", "Wait between two steps; press again to go on.")
+        self.finish = _button("F&inish now", "End here, and make the result of the best so far.")
         self.use = _button("&Use the best so far", "Make the result of the fit that was stopped.")
         self.anew = _button("Begin a&new", "Forget the fit that was stopped.")
         self.line = StatusLine()
         self.line.hide()
         self.curves = TermCurves(viewer)
         self.curves.hide()
-        self.save_button = _button("Save &model…", "Write the fitted model and its card.")
+        self.save_button = _button("Sa&ve model…", "Write the fitted model and its card.")
         self.beside = _button("Beside CS&D", "Show these fODFs and CSD's side by side.")
         self.save_line = StatusLine()
         self.save_line.hide()
@@ -119,7 +119,7 @@ class FitPart(QWidget):
         if not self.stopped or not self.curves.steps:
             self.curves.begin()
         self.curves.show()
-        self.pause.setText("&Pause")
+        self.pause.setText("Pa&use")
         self.finish.setEnabled(not self.switch.finish)
         self.run_bar.stop_tip = "Stop; the best so far is kept, and the fit can go on from there."
         self._steer()
@@ -158,7 +158,7 @@ class FitPart(QWidget):
         """Wait, or go on."""
         if self.at_work:
             self.switch.paused = not self.switch.paused
-            self.pause.setText("&Resume" if self.switch.paused else "&Pause")
+            self.pause.setText("Res&ume" if self.switch.paused else "Pa&use")
 
     def finish_now(self) -> None:
         """End the fit at its next step, and make the result of the best so far."""
