@@ -10,8 +10,17 @@ from typing import Any
 
 _MODULES = {
     "Architecture": "architecture",
+    "FodLoss": "losses",
+    "LossWeights": "losses",
+    "Plan": "presets",
+    "Prepared": "prepared",
+    "Preset": "presets",
+    "ShdModel": "model",
     "SphereNetwork": "network",
     "build_network": "network",
+    "choose_subset": "shell_choice",
+    "prepare": "inputs",
+    "preset": "presets",
 }
 
 __all__ = sorted(_MODULES)
