@@ -4,12 +4,14 @@
 # make lint, make bench, make docs, make wheel, make clean
 #
 # TORCH_INDEX=URL       where to take torch from (for example an index of CPU or CUDA builds)
+# WORKERS=2             how many processes share the tests (0: no sharing)
 # PYTHON=python3.12     which Python (3.11 or newer) makes the environment
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 TORCH_INDEX ?=
 SCAN ?=
+WORKERS ?= 2
 OUT ?= demo_output
 BIN := .venv/bin
 READY := .venv/ready
@@ -29,8 +31,12 @@ $(READY): pyproject.toml constraints.txt scripts/setup.sh
 demo: $(READY)
 	@bash scripts/on-screen.sh $(BIN)/napari-dmri demo $(if $(SCAN),--scan "$(SCAN)") -o "$(OUT)"
 
+# Two processes share the files of tests; each computes and draws with one thread, or they would
+# fight for the cores.
 test: $(READY)
-	@ON_SCREEN=virtual bash scripts/on-screen.sh $(BIN)/python -m pytest $(ARGS)
+	@ON_SCREEN=virtual OMP_NUM_THREADS=1 LP_NUM_THREADS=1 \
+		bash scripts/on-screen.sh $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+		--no-loadscope-reorder $(ARGS)
 
 lint: $(READY)
 	$(BIN)/python -m pip install -q --group lint
