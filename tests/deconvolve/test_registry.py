@@ -59,7 +59,10 @@ def test_settings_are_the_solvers_own(method: Method):
         assert setting.label and setting.tip.endswith(".")
 
 
-@pytest.mark.parametrize("method", METHODS.values(), ids=lambda m: m.name)
+CLASSICAL = [m for m in METHODS.values() if m.family == "classical"]
+
+
+@pytest.mark.parametrize("method", CLASSICAL, ids=lambda m: m.name)
 def test_each_finds_the_fibre_and_gives_the_maps_it_promises(method: Method):
     scan = scan_of(1000, 2000, 3000)
     quick = {"iterations": 60} if "iterations" in method.defaults else {}
@@ -72,6 +75,18 @@ def test_each_finds_the_fibre_and_gives_the_maps_it_promises(method: Method):
     assert abs(axes[values.argmax()][0]) > 0.98
     assert found.provenance["method"] in METHODS
     assert found.notes and found.volumes and found.voxels == 18
+
+
+def test_networks_are_listed_and_take_a_model():
+    from napari_dmri.deconvolve.shd.presets import PRESETS
+
+    assert [m.name for m in METHODS.values() if m.family == "networks"] == list(PRESETS)
+    kept = METHODS["shd-tv"].keywords({"model": "some.safetensors", "mode": "paper"})
+    assert kept == {"model": "some.safetensors", "mode": "paper", "method": "shd-tv"}
+    with pytest.raises(InputError, match="SHD-TV does not take shell; it takes model, mode"):
+        METHODS["shd-tv"].keywords({"shell": "all"})
+    with pytest.raises(InputError, match="CSD does not take model"):
+        METHODS["csd"].keywords({"model": "some.safetensors"})
 
 
 def test_the_suggestion_goes_by_shells_and_responses():
@@ -96,8 +111,8 @@ def test_why_a_method_is_not_offered():
 
 def test_refusals_are_sentences():
     scan, have = scan_of(1000), responses(1000)
-    with pytest.raises(InputError, match="Unknown method 'esd'; choose one of csd, msmt-csd"):
-        deconvolve(scan, "esd", have)
+    with pytest.raises(InputError, match="Unknown method 'best'; choose one of csd, msmt-csd"):
+        deconvolve(scan, "best", have)
     with pytest.raises(InputError, match="CSD does not take iterations; it takes preset, order"):
         deconvolve(scan, "csd", have, iterations=3)
     with pytest.raises(InputError, match="order = 5 of CSD; choose one of auto, 4, 6"):

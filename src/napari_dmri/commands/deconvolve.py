@@ -1,4 +1,4 @@
-"""Verbs of deconvolution: apply."""
+"""Verbs of deconvolution: apply; fit and train of networks (see `networks`)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from napari_dmri.commands.console import (
     refuse_file,
 )
 from napari_dmri.commands.deconvolve_evaluate import evaluate
+from napari_dmri.commands.networks import fit, train
 from napari_dmri.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Estimate fibre orientation distributions (fODFs).",
 )
+
+
+app.command()(fit)
+app.command()(train)
 
 
 @app.callback()
@@ -64,7 +69,8 @@ def apply(
     method: Annotated[
         str | None,
         typer.Option(
-            help="csd, msmt-csd, rumba or rumba-tv; by the number of shells without it.",
+            help="csd, msmt-csd, rumba, rumba-tv, or a network: shd-s-tv, shd-tv, shd, rt-esd, "
+            "esd, ...; by the number of shells without it.",
             show_default=False,
         ),
     ] = None,
@@ -103,6 +109,17 @@ def apply(
         float | None, typer.Option(help="csd, msmt-csd: weight of the fODF's norm.")
     ] = None,
     noise: Annotated[str | None, typer.Option(help="csd, msmt-csd: gaussian or rician.")] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Networks: a trained model (a file, or one of the package by name); the one of "
+            "the package that has the scan's shells without it.",
+            show_default=False,
+        ),
+    ] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="Networks: paper or tiled; the model's own without it.")
+    ] = None,
     iterations: Annotated[
         int | None, typer.Option(help="rumba: number of steps; 1200 without it.")
     ] = None,
@@ -151,6 +168,8 @@ def apply(
         "hardness": hardness,
         "regulariser": regulariser,
         "noise": noise,
+        "model": model,
+        "mode": mode,
         "iterations": iterations,
         "accelerate": accelerate,
     }

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dmri.deconvolve.base import TISSUES, Deconvolution, ResponseSet
 from napari_dmri.deconvolve.csd import SHARPEST
+from napari_dmri.deconvolve.shd.forecast import voxel_pace
+from napari_dmri.deconvolve.shd.presets import PRESETS
 from napari_dmri.errors import InputError
 from napari_dmri.images import n_coefficients
 
@@ -157,7 +159,7 @@ class Method:
             If the method does not take one of them, or not that value.
         """
         known = {setting.name: setting for setting in self.settings}
-        more = ("shell",) if self.shell else ()
+        more = ("shell",) if self.shell else ("model", "mode") * (self.family == "networks")
         chosen = {}
         for name, value in settings.items():
             if name in more:
@@ -284,6 +286,20 @@ METHODS: dict[str, Method] = {
             maps=("residual", "noise", "gm", "csf"),
             pace=3_500,
         ),
+        *(
+            Method(
+                name=one.name,
+                label=one.label,
+                summary=one.summary,
+                reference=one.reference,
+                target="napari_dmri.deconvolve.shd.apply:shd",
+                fixed={"method": one.name},
+                maps=("residual", "gm", "csf"),
+                pace=voxel_pace(one.name),
+                family="networks",
+            )
+            for one in PRESETS.values()
+        ),
     )
 }
 """All deconvolution methods, in the order in which they are offered."""
@@ -330,8 +346,10 @@ def deconvolve(
     device, progress
         Where it runs and who is told.
     settings
-        Settings of the method, and ``shell`` and ``mask`` where it takes them. What is not given
-        has the method's default here, which for RUMBA-SD is accelerated, with 1200 iterations.
+        Settings of the method, and ``shell`` and ``mask`` where it takes them; of networks
+        ``model`` (a model or its file, None for one of the package) and ``mode``. What is not
+        given has the method's default here, which for RUMBA-SD is accelerated, with 1200
+        iterations.
 
     Raises
     ------

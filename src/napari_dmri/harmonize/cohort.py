@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from napari_dmri.images import ScalarImage
     from napari_dmri.scan import Scan
 
-__all__ = ["Groups", "LazyPair", "LazyScan", "read_groups", "read_pairs", "source_sites"]
+__all__ = [
+    "Groups",
+    "LazyPair",
+    "LazyScan",
+    "optional_file",
+    "read_groups",
+    "read_pairs",
+    "read_rows",
+    "required_file",
+    "source_sites",
+]
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,7 @@ def read_pairs(tsv: str | Path, source: str | None = None) -> list[LazyPair]:
         If a column or a file is missing (by row), the list has several source sites and none was
         chosen, a subject comes twice, or a scan is paired with itself.
     """
-    path, rows = _rows(tsv, ("subject", "source", "target"))
+    path, rows = read_rows(tsv, ("subject", "source", "target"))
     rows = _of_source(path, rows, source)
     pairs: list[LazyPair] = []
     seen: dict[str, int] = {}
@@ -109,8 +119,8 @@ def read_pairs(tsv: str | Path, source: str | None = None) -> list[LazyPair]:
         scans = {}
         for role in ("source", "target"):
             scans[role] = LazyScan(
-                _file(path, line, role, row[role]),
-                _optional(path, line, f"{role}_mask", row),
+                required_file(path, line, role, row[role]),
+                optional_file(path, line, f"{role}_mask", row),
                 subject,
                 row.get(f"{role}_site") or "",
             )
@@ -119,14 +129,14 @@ def read_pairs(tsv: str | Path, source: str | None = None) -> list[LazyPair]:
                 f"{path.name}, row {line}: source and target are the same file "
                 f"({row['source']}); a pair needs a scan of each site."
             )
-        tissue = _optional(path, line, "tissue", row)
+        tissue = optional_file(path, line, "tissue", row)
         pairs.append(LazyPair(scans["source"], scans["target"], subject, tissue))
     return pairs
 
 
 def source_sites(tsv: str | Path) -> tuple[str, ...]:
     """List the source sites that a list of travelling pairs names."""
-    _, rows = _rows(tsv, ("subject", "source", "target"))
+    _, rows = read_rows(tsv, ("subject", "source", "target"))
     return tuple(dict.fromkeys(row.get("source_site") or "" for _, row in rows))
 
 
@@ -169,7 +179,7 @@ def read_groups(tsv: str | Path, source: str | None = None) -> Groups:
         If there are not exactly two sites, a column or a file is missing (by row), or roles
         contradict each other.
     """
-    path, rows = _rows(tsv, ("site", "scan"))
+    path, rows = read_rows(tsv, ("site", "scan"))
     scans: dict[str, list[LazyScan]] = {}
     roles: dict[str, str] = {}
     seen: dict[Path, int] = {}
@@ -184,13 +194,13 @@ def read_groups(tsv: str | Path, source: str | None = None) -> Groups:
                 f"{path.name}, row {line}: {site} is {role} here and {roles[site]} above; a site "
                 "has one role."
             )
-        file = _file(path, line, "scan", row["scan"])
+        file = required_file(path, line, "scan", row["scan"])
         if file in seen:
             raise InputError(
                 f"{path.name}, row {line}: {row['scan']} stands in row {seen[file]} already."
             )
         seen[file] = line
-        mask = _optional(path, line, "mask", row)
+        mask = optional_file(path, line, "mask", row)
         scans.setdefault(site, []).append(LazyScan(file, mask, row.get("subject") or "", site))
     if len(scans) != 2:
         raise InputError(
@@ -218,10 +228,16 @@ def _source_site(path: Path, sites: list[str], roles: dict[str, str], asked: str
     return sites[0]
 
 
-def _rows(
+def read_rows(
     tsv: str | Path, needed: tuple[str, ...]
 ) -> tuple[Path, list[tuple[int, dict[str, str]]]]:
-    """Read a TSV; rows are numbered as in the file, the header is row 1."""
+    """Read a TSV with some columns; rows are numbered as in the file, the header is row 1.
+
+    Raises
+    ------
+    InputError
+        If there is no such text file, a needed column is missing or empty, or it has no rows.
+    """
     path = Path(tsv)
     if not path.is_file():
         raise InputError(f"No list at {path}; give a TSV with the columns {', '.join(needed)}.")
@@ -254,7 +270,14 @@ def _rows(
     return path, rows
 
 
-def _file(tsv: Path, line: int, column: str, value: str) -> Path:
+def required_file(tsv: Path, line: int, column: str, value: str) -> Path:
+    """Return the file that a row names, relative to the list.
+
+    Raises
+    ------
+    InputError
+        If there is none, by row.
+    """
     found = (tsv.parent / Path(value).expanduser()).resolve()
     if not found.is_file():
         raise InputError(
@@ -264,8 +287,9 @@ def _file(tsv: Path, line: int, column: str, value: str) -> Path:
     return found
 
 
-def _optional(tsv: Path, line: int, column: str, row: dict[str, str]) -> Path | None:
+def optional_file(tsv: Path, line: int, column: str, row: dict[str, str]) -> Path | None:
+    """Return the file that a row names, or None where the column is missing, empty or n/a."""
     value = row.get(column) or ""
     if value in ("", "n/a"):
         return None
-    return _file(tsv, line, column, value)
+    return required_file(tsv, line, column, value)

@@ -263,7 +263,7 @@ class _Run:
             self.others[place] = others[middle].cpu().numpy()
 
         each = edge**3 * self.voxel_bytes()
-        most = 4096 if self.device.startswith("cuda") else 64
+        most = (110_000 if self.device.startswith("cuda") else 1728) // edge**3
         run_tiles(
             work, len(wanted), each, self.device, self.report, "patches", most=most,
             tile_bytes=int(BUDGET),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from napari_dmri.deconvolve.shd.inputs import Prepared
 
-__all__ = ["FodPatches", "PatchStore", "Volume", "patch_rows"]
+__all__ = ["FodPatches", "PatchStore", "Volume", "patch_rows", "surround"]
 
 Array = NDArray[Any]
 
@@ -366,3 +366,19 @@ def patch_rows(
         rows = rows * length + near
         inside = inside & (near == at)
     return rows, inside
+
+
+def surround(prepared: Prepared) -> Prepared:
+    """Return a scan whose voxels outside the mask look like the nearest inside.
+
+    A network must not learn what the edge of a mask looks like, nor what is around a head.
+    """
+    from dataclasses import replace
+
+    from napari_dmri.harmonize.networks import replicate_outside
+
+    shape = prepared.coefficients.shape
+    flat = prepared.coefficients.reshape(*shape[:3], -1)
+    filled = replicate_outside(flat, prepared.mask).reshape(shape)
+    b0 = replicate_outside(np.asarray(prepared.b0)[..., None], prepared.mask)[..., 0]
+    return replace(prepared, coefficients=filled, b0=b0)

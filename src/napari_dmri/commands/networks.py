@@ -1,0 +1,311 @@
+"""Verbs of deconvolution by networks: fit to one scan, train on many subjects."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_dmri.commands.console import (
+    BvalOption,
+    BvecOption,
+    DeviceOption,
+    JsonOption,
+    MaskOption,
+    OverwriteOption,
+    QuietOption,
+    emit,
+    open_scan,
+    progress_bar,
+    refuse_file,
+)
+from napari_dmri.commands.training import state_beside
+from napari_dmri.errors import Cancelled, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["fit", "train"]
+
+NAMES = ("fod", "gm", "csf", "residual")
+
+SizeOption = Annotated[
+    str | None,
+    typer.Option(help="small or paper; paper on a GPU and small elsewhere without it."),
+]
+TissuesOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Tissues besides white matter: gm,csf, csf, gm or none; by the shells without it."
+    ),
+]
+StepsOption = Annotated[int | None, typer.Option(help="Steps of training in all.")]
+SeedOption = Annotated[int, typer.Option(help="Of weights and batches.")]
+StartOption = Annotated[
+    Path | None,
+    typer.Option(help="A trained model to begin from (a file, or a model of the package)."),
+]
+
+
+def fit(
+    scan: Annotated[Path, typer.Argument(help="The scan.", show_default=False)],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder for the results.", show_default=False),
+    ],
+    method: Annotated[str, typer.Option(help="shd-s-tv, shd-tv, shd, rt-esd, ...")] = "shd-s-tv",
+    response: Annotated[
+        Path | None,
+        typer.Option(
+            help="White matter's response file, with NAME_gm and NAME_csf beside it, or a folder; "
+            "estimated from the scan without it.",
+            show_default=False,
+        ),
+    ] = None,
+    size: SizeOption = None,
+    tissues: TissuesOption = None,
+    minutes: Annotated[float | None, typer.Option(help="How long it may learn.")] = None,
+    steps: StepsOption = None,
+    start: StartOption = None,
+    seed: SeedOption = 0,
+    mask: MaskOption = None,
+    bval: BvalOption = None,
+    bvec: BvecOption = None,
+    device: DeviceOption = "auto",
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Fit a network to one scan, without any truth, and estimate its fODFs.
+
+    The folder gets fod.nii.gz, gm, csf and residual maps, the model and its card, and curves.tsv. A
+    fit that was stopped keeps its state there, and the same command goes on from it.
+    """
+    from napari_dmri.deconvolve.response import estimate_response
+    from napari_dmri.deconvolve.shd.fit import fit_to_scan
+    from napari_dmri.deconvolve.shd.presets import preset
+    from napari_dmri.io import write_map, write_sh
+    from napari_dmri.io.atomic import write_text
+    from napari_dmri.io.responses import read_responses
+    from napari_dmri.progress import part
+
+    preset(method, size or "small")
+    targets = {name: output / f"{name}.nii.gz" for name in NAMES}
+    model_file, curves_file = output / "model.safetensors", output / "curves.tsv"
+    for path in (*targets.values(), model_file, curves_file):
+        refuse_file(path, overwrite, source=scan)
+    source = open_scan(scan, mask, bval, bvec)
+    responses = None if response is None else read_responses(response)
+    begun = None if start is None else _load(start)
+    state = state_beside(model_file)
+    with progress_bar(quiet) as progress:
+        if responses is None:
+            responses = estimate_response(source, progress=part(progress, 0, 0.05, "response: "))
+        output.mkdir(parents=True, exist_ok=True)
+        with _resumable(state):
+            made = fit_to_scan(
+                source,
+                responses,
+                method,
+                others=tissues_of(tissues),
+                size=size,
+                start=begun,
+                minutes=minutes,
+                steps=steps,
+                seed=seed,
+                device=device,
+                state=state,
+                on_event=_teller(quiet),
+                progress=part(progress, 0.05, 1.0),
+            )
+    found = made.deconvolution
+    files = write_sh(found.fod, targets["fod"], overwrite=overwrite)
+    for name, image in found.maps.items():
+        files += write_map(image, targets[name], overwrite=overwrite)
+    files.append(made.model.save(model_file, overwrite=overwrite))
+    files.append(write_text(curves_file, curves_table(made.curves), overwrite=overwrite))
+    _drop(state)
+    outcome = made.model.card["outcome"]
+    about = {
+        "method": method,
+        "voxels": found.voxels,
+        "order": found.fod.order,
+        "learning_rate": made.lr,
+        "outcome": outcome,
+        "notes": [*found.notes, *made.notes],
+        "files": files,
+    }
+    lines = [
+        f"{made.model.card['label']}: {outcome['steps']} steps in {outcome['seconds']:.0f} s, "
+        f"order {found.fod.order}, {found.voxels} voxels",
+        *dict.fromkeys((*found.notes, *made.notes)),
+        f"wrote {', '.join(str(f) for f in files if f.suffix != '.json')}",
+    ]
+    emit(about, lines, json=json, quiet=quiet)
+
+
+def train(
+    method: Annotated[str, typer.Argument(help="shd-s-tv, shd-tv, shd, rt-esd, ...")],
+    subjects: Annotated[
+        Path,
+        typer.Option(
+            help="TSV of subjects: subject, scan and, if wanted, mask, wm, gm, csf (responses), "
+            "fod (known fODFs).",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Model to write.", show_default=False)
+    ],
+    validation: Annotated[
+        Path | None,
+        typer.Option(help="TSV of subjects that choose the best epoch; one of four else."),
+    ] = None,
+    bvalues: Annotated[
+        str | None,
+        typer.Option(help="The network's shells in s/mm², e.g. 0,1000; by the subjects else."),
+    ] = None,
+    supervised: Annotated[
+        float | None, typer.Option(help="Weight of known fODFs; 1 where all have them.")
+    ] = None,
+    size: SizeOption = None,
+    tissues: TissuesOption = None,
+    steps: StepsOption = None,
+    start: StartOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a network once on many subjects and schemes, to apply it to other scans.
+
+    Training keeps its state in MODEL.training.safetensors, from which the same command goes on
+    after it was stopped.
+    """
+    from napari_dmri.deconvolve.shd.amortise import read_subjects, train_model
+    from napari_dmri.deconvolve.shd.presets import preset
+
+    preset(method, size or "small")
+    if output.suffix != ".safetensors":
+        output = output.with_name(output.name + ".safetensors")
+    refuse_file(output, overwrite)
+    listed = read_subjects(subjects)
+    kept = None if validation is None else read_subjects(validation)
+    begun = None if start is None else _load(start)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    state = state_beside(output)
+    with progress_bar(quiet) as progress, _resumable(state):
+        model = train_model(
+            listed,
+            method,
+            validation=kept,
+            others=tissues_of(tissues),
+            bvalues=bvalues_of(bvalues),
+            size=size,
+            start=begun,
+            supervised=supervised,
+            steps=steps,
+            seed=seed,
+            device=device,
+            state=state,
+            on_event=_teller(quiet),
+            progress=progress,
+        )
+    path = model.save(output, overwrite=overwrite)
+    _drop(state)
+    card = model.card
+    outcome = card["outcome"]
+    lines = [
+        f"{card['label']}: {len(card['training'])} scans, "
+        f"b = {', '.join(f'{b:g}' for b in card['bvalues'])} s/mm², "
+        f"{' + '.join(t.upper() for t in card['tissues'])}, {outcome['steps']} steps in "
+        f"{outcome['seconds']:.0f} s",
+        *(["trained on simulated scans"] if card["simulated"] else []),
+        *card["notes"],
+        f"wrote {path}",
+    ]
+    emit({"card": card, "files": [path]}, lines, json=json, quiet=quiet)
+
+
+def tissues_of(text: str | None) -> tuple[str, ...] | None:
+    """Read a list of tissues besides white matter; none is the word for no others.
+
+    Raises
+    ------
+    InputError
+        If one is unknown or comes twice.
+    """
+    from napari_dmri.deconvolve.shd.inputs import check_others
+
+    if text is None:
+        return None
+    words = [w.strip().lower() for w in text.split(",") if w.strip()]
+    return check_others([w for w in words if w not in ("none", "wm")])
+
+
+def bvalues_of(text: str | None) -> tuple[float, ...] | None:
+    """Read a list of b-values in s/mm², b0 first; it is put there if it is missing.
+
+    Raises
+    ------
+    InputError
+        If one is not a number.
+    """
+    if text is None:
+        return None
+    try:
+        values = sorted({float(word) for word in text.split(",") if word.strip()})
+    except ValueError:
+        raise InputError(f"--bvalues {text}: give numbers in s/mm², e.g. 0,1000,3000.") from None
+    return (*(() if values and values[0] <= 50 else (0.0,)), *values)
+
+
+def curves_table(curves: Sequence[dict[str, Any]]) -> str:
+    """Return curves as a table with tabs."""
+    columns = list(dict.fromkeys(name for entry in curves for name in entry))
+    lines = ["\t".join(columns)]
+    for entry in curves:
+        values = (entry.get(name) for name in columns)
+        lines.append(
+            "\t".join(
+                "n/a" if v is None else f"{v:.6g}" if isinstance(v, float) else str(v)
+                for v in values
+            )
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _load(given: Path) -> Any:
+    from napari_dmri.deconvolve.shd.model import ShdModel
+    from napari_dmri.deconvolve.shd.shipped import find_model
+
+    return ShdModel.load(find_model(given))
+
+
+def _teller(quiet: bool) -> Any:
+    """Return what prints the words, not the curves, of a training."""
+
+    def tell(news: Any) -> None:
+        if isinstance(news, str) and not quiet:
+            typer.secho(f"Warning: {news}", fg="yellow", err=True)
+
+    return tell
+
+
+@contextmanager
+def _resumable(state: Path) -> Iterator[None]:
+    """Say, when a training is stopped, that it can go on."""
+    try:
+        yield
+    except (Cancelled, KeyboardInterrupt):
+        if state.is_file():
+            typer.secho(f"The same command goes on from {state.name}.", fg="yellow", err=True)
+        raise
+
+
+def _drop(state: Path) -> None:
+    for file in (state, state.with_suffix(".json")):
+        file.unlink(missing_ok=True)

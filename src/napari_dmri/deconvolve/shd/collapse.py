@@ -1,0 +1,175 @@
+r"""Notice when a training without supervision has fallen into a useless answer, and say so.
+
+Three answers make the loss small without any fibre in them: all voxels get the same fODF, all fODFs
+are round, or every voxel is wholly one tissue. With a the orders above 0 of an fODF over its order
+0, the first two are
+
+.. math::
+
+    \frac{\lVert \overline{a} \rVert^2}{\overline{\lVert a \rVert^2}} \to 1, \qquad
+    \overline{\lVert a \rVert^2} \to 0 .
+
+A scan may be like that itself, so that the same numbers of what goes in, and fractions of tissues
+from the shells' means alone, must speak against it.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dmri.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_dmri.training.parts import Batch
+
+__all__ = ["Collapsed", "Facts", "Watch", "explain", "facts_of"]
+
+Array = NDArray[Any]
+
+ALIKE, ROUND, PURE = 0.98, 2e-3, 0.005
+"""Alikeness and roundness of collapsed fODFs; distance of a fraction from 0 or 1."""
+
+SOME = 0.05
+"""Share of voxels that must speak against an answer."""
+
+
+class Collapsed(InputError):
+    """Say that a training collapsed: what was found, and what to do."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Hold what tells a collapse.
+
+    Parameters
+    ----------
+    alike
+        Energy of the mean anisotropy over the mean energy of anisotropy, 0 to 1.
+    energy
+        Mean energy of the orders above 0 over order 0.
+    fibres, tissues
+        Share of voxels that are hardly white matter, and of those that are wholly so.
+    """
+
+    alike: float
+    energy: float
+    fibres: float = 0.0
+    tissues: float = 0.0
+
+
+def facts_of(coefficients: Array, fractions: Array | None = None) -> Facts:
+    """Measure functions on the sphere (n, C), and white matter's fractions (n,) of their voxels.
+
+    Examples
+    --------
+    >>> one = np.array([1.0, 0.2, 0.5, 0, 0, 0])
+    >>> facts_of(np.stack([one, one])).alike
+    1.0
+    """
+    first = coefficients[:, :1]
+    rest = coefficients[:, 1:] / np.where(np.abs(first) > 1e-6, first, np.inf)
+    energy = float(np.square(rest).sum(1).mean())
+    mean = float(np.square(rest.mean(0)).sum())
+    if fractions is None or not len(fractions):
+        return Facts(mean / max(energy, 1e-30), energy)
+    none, full = float((fractions < PURE).mean()), float((fractions > 1 - PURE).mean())
+    return Facts(mean / max(energy, 1e-30), energy, none, full)
+
+
+def explain(made: Facts, given: Facts) -> str:
+    """Say in one sentence what collapsed, or nothing.
+
+    Parameters
+    ----------
+    made
+        Of the fODFs, and of white matter's fractions in them.
+    given
+        Of the shells that went in, and of fractions that their means alone tell: ``fibres`` and
+        ``tissues`` are here the shares of voxels that are mostly white matter and mostly not.
+    """
+    if made.energy < ROUND and given.energy > 10 * ROUND:
+        return "all fODFs are round, without any direction"
+    if made.alike > ALIKE and given.alike < 0.9 * ALIKE:
+        return "all voxels have the same fODF"
+    if made.fibres > 1 - PURE and given.fibres > SOME:
+        return "white matter's fraction is 0 in all voxels"
+    if made.tissues > 1 - PURE and given.tissues > SOME:
+        return "white matter's fraction is 1 in all voxels, and the other tissues' 0"
+    return ""
+
+
+class Watch:
+    """Look at some voxels each epoch; tell when they have collapsed for several in a row.
+
+    Parameters
+    ----------
+    batch
+        Voxels to look at, always the same.
+    warm
+        Epochs before the first look: an untrained network gives every voxel much the same.
+    patience
+        Looks in a row that must agree.
+    """
+
+    def __init__(self, batch: Batch, warm: int = 5, patience: int = 3) -> None:
+        self.batch, self.warm, self.patience = batch, warm, patience
+        self.given = _given(batch)
+        self.found, self.times = "", 0
+
+    def look(self, network: torch.nn.Module, epoch: int) -> str:
+        """Return what collapsed, in a sentence, or nothing. The network is left as it is."""
+        if epoch <= self.warm:
+            return ""
+        self.found = explain(_made(network, self.batch), self.given)
+        self.times = self.times + 1 if self.found else 0
+        return self.found if self.times >= self.patience else ""
+
+
+def _made(network: torch.nn.Module, batch: Batch) -> Facts:
+    """Measure what a network makes of a batch."""
+    import torch
+
+    shells, _, _, mask, *_ = batch.tensors
+    where = next(network.parameters()).device
+    with torch.inference_mode():
+        fod, others = copy.deepcopy(network).eval()(shells.to(where))
+    kept = mask.to(where)
+    fod, others = fod.float()[kept].cpu().numpy(), others.float()[kept].cpu().numpy()
+    if not others.shape[1]:
+        return facts_of(fod)
+    kernel = batch.tensors[6].cpu().numpy()
+    parts = np.concatenate([fod[:, :1], others], 1) * kernel
+    return facts_of(fod, parts[:, 0] / np.maximum(np.abs(parts).sum(1), 1e-12))
+
+
+def _given(batch: Batch) -> Facts:
+    """Measure what went in: the highest shell, and fractions from the shells' means."""
+    from scipy.optimize import nnls
+
+    shells, signal, _, mask, forward_wm, forward_others, *_ = batch.tensors
+    kept = shells[mask].cpu().numpy()
+    facts = facts_of(kept[:, -1, :15])
+    if not forward_others.shape[1]:
+        return facts
+    # Order 0 alone: what the mean of each shell tells of the tissues.
+    columns = np.concatenate(
+        [forward_wm[:, :1].cpu().numpy(), forward_others.cpu().numpy()], axis=1
+    )
+    measured = signal[mask].cpu().numpy()
+    kinds, which = np.unique(np.round(columns, 6), axis=0, return_inverse=True)
+    which = which.reshape(-1)
+    means = np.stack([measured[:, which == k].mean(1) for k in range(len(kinds))], 1)
+    weight = batch.tensors[6].cpu().numpy()
+    rows = means[:: max(1, len(means) // 500)]
+    amounts = np.array([nnls(kinds, row)[0] for row in rows]) * weight
+    white = amounts[:, 0] / np.maximum(amounts.sum(1), 1e-12)
+    return Facts(
+        facts.alike, facts.energy, float((white > 0.5).mean()), float((white < 0.5).mean())
+    )

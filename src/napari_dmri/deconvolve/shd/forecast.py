@@ -1,0 +1,108 @@
+"""How long a fit takes and what it needs, told before it begins."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from napari_dmri.deconvolve.shd.presets import Preset
+
+__all__ = ["Forecast", "forecast_fit"]
+
+REFERENCE = 100.0
+"""GFLOP/s of a float32 matrix product of one thread of the machine that was timed."""
+
+GPU = 60.0
+"""How many times faster a GPU is than that."""
+
+PACES: dict[tuple[str, str], tuple[float, float]] = {}
+"""Seconds of a step of training and of one voxel (a patch in paper mode) on that thread."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Say about how many seconds a fit takes, until its first glyphs, its steps and bytes."""
+
+    seconds: float
+    preview_seconds: float
+    memory: int
+    steps: int
+
+
+def forecast_fit(
+    voxels: int,
+    method: str = "shd-s-tv",
+    *,
+    size: str | None = None,
+    device: str = "auto",
+    minutes: float | None = None,
+    every: float = 5.0,
+) -> Forecast:
+    """Forecast a fit from the voxels of the mask, without loading torch on a CPU.
+
+    Parameters
+    ----------
+    voxels
+        In the mask.
+    method, size, device, minutes
+        As for `fit_to_scan`; ``"auto"`` is taken for a CPU unless torch is loaded already.
+    every
+        Seconds between two previews.
+    """
+    from napari_dmri.deconvolve.shd.presets import preset
+
+    cuda = _on_cuda(device)
+    size = size or ("paper" if cuda else "small")
+    chosen = preset(method, size=size)
+    faster = GPU if cuda else machine_speed() / REFERENCE
+    plan, made = chosen.plan, chosen.architecture
+    patch = made.patch**3
+    each, voxel = (seconds / faster for seconds in PACES[method, size])
+    steps = plan.epochs * plan.steps
+    if minutes is not None:
+        steps = max(1, min(steps, int(60 * minutes / each)))
+    # Tiles look at what is around them, too, and a slice at some slices beside it.
+    halo = 1.0 if chosen.mode == "paper" else 2.5
+    final = voxels * halo * voxel
+    shown = min(2.0, voxels ** (2 / 3) * halo * 8 * voxel) + each
+    memory = 4 * plan.batch * patch * 14 * width(chosen) * made.filters
+    return Forecast(
+        2.0 + steps * each * 1.08 + final, 2.0 + every + shown, int(memory + 250e6), steps
+    )
+
+
+def width(preset: Preset) -> int:
+    """Return the vertices of a voxel at the first level."""
+    return 1 if preset.architecture.layer == "convolution" else preset.architecture.vertices[0]
+
+
+def voxel_pace(method: str) -> float:
+    """Return about how many voxels a second a small model of a method takes on two cores."""
+    return 0.7 / PACES.get((method, "small"), (1.0, 1e-3))[1]
+
+
+@cache
+def machine_speed() -> float:
+    """Measure the GFLOP/s of a float32 matrix product on this machine, in a few milliseconds."""
+    a = np.random.default_rng(0).random((768, 768), np.float32)
+    best = np.inf
+    for _ in range(5):
+        begun = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - begun)
+    return float(2 * len(a) ** 3 / best / 1e9)
+
+
+def _on_cuda(device: str) -> bool:
+    """Tell whether a fit would run on a CUDA device, without loading torch for the question."""
+    if device != "auto":
+        return device.startswith("cuda")
+    import sys
+
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.cuda.is_available())
