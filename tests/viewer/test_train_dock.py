@@ -116,7 +116,7 @@ def test_training_shows_curves_and_a_slice_and_the_model_is_used(
     dock.target.setText(str(target))
     dock.run_bar.button.click()
     settle(lambda: dock.pause.isEnabled() and dock.pause.isVisible())
-    settle(lambda: not dock.run_bar.running)
+    settle(lambda: not dock.run_bar.running, timeout=90)
     assert dock.run_bar.message.level in ("ok", "warning"), dock.run_bar.message.sentence
     assert "Trained on 2 subjects, validated on sub-03." in dock.run_bar.message.sentence
     assert [path.name for path in sorted(tmp_path.iterdir())] == [

@@ -55,7 +55,7 @@ class Job(QObject):
         self._call = (function, args, kwargs)
         self._worker: FunctionWorker | None = None
         self._activity: Any = None
-        self._over = False
+        self._over = self._showing = False
         self.progressed.connect(self._show)
         self._left.connect(self._end)
 
@@ -109,10 +109,17 @@ class Job(QObject):
             return Outcome(error=f"{self.title} failed: {type(error).__name__}: {error}")
 
     def _show(self, fraction: float, text: str) -> None:
+        # napari's bar lets the window work, which may bring the next report: leave that one out,
+        # or a window that cannot keep up would go deeper and deeper.
         bar = self._activity
-        if bar is not None:
+        if bar is None or self._showing:
+            return
+        self._showing = True
+        try:
             bar.set_description(f"{self.title}: {text}")
             bar.update(round(100 * fraction) - bar.n)
+        finally:
+            self._showing = False
 
     def _end(self, outcome: Outcome) -> None:
         self._over = True

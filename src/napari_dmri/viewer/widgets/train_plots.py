@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from qtpy.QtCore import QTimer
 
 from napari_dmri.viewer import preferences
 from napari_dmri.viewer.plots import SHELL_COLOURS, PlotCanvas
@@ -14,19 +15,47 @@ from napari_dmri.viewer.plots import SHELL_COLOURS, PlotCanvas
 __all__ = ["CurvePlot", "SlicePlot"]
 
 REST = 0.8
-"""Seconds between two paintings within an epoch, so that training keeps the processor."""
+"""Seconds between two paintings, so that training keeps the processor and the window keeps up."""
 
 TRAINING, VALIDATION = SHELL_COLOURS[0], SHELL_COLOURS[1]
 
 
-class CurvePlot(PlotCanvas):
+class LivePlot(PlotCanvas):
+    """A plot that is painted now and then while its content changes, and at the end."""
+
+    def __init__(self, viewer: Any, height: int, name: str) -> None:
+        super().__init__(viewer, height, name)
+        self._painted = 0.0
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.timeout.connect(self.repaint_theme)
+
+    def repaint_theme(self, event: Any = None) -> None:
+        """Paint again."""
+        self._painted = time.monotonic()
+        super().repaint_theme(event)
+
+    def repaint_soon(self) -> None:
+        """Paint again, now or when the last painting was long enough ago."""
+        waited = time.monotonic() - self._painted
+        if waited >= REST:
+            self.repaint_theme()
+        elif not self._later.isActive():
+            self._later.start(round(1000 * (REST - waited)))
+
+    def let_go(self) -> None:
+        """Stop listening to the viewer, and paint no more."""
+        self._later.stop()
+        super().let_go()
+
+
+class CurvePlot(LivePlot):
     """Show training and validation loss by epoch as they come, on a logarithmic axis."""
 
     def __init__(self, viewer: Any) -> None:
         super().__init__(viewer, 180, "Training and validation loss by epoch")
         self.curves: dict[int, dict[str, float | None]] = {}
         self.now: tuple[float, float] | None = None
-        self._painted = 0.0
         self.repaint_theme()
 
     def begin(self) -> None:
@@ -37,15 +66,13 @@ class CurvePlot(PlotCanvas):
     def tell(self, event: Any) -> None:
         """Take an event of the training loop."""
         if event.kind == "step":
-            if time.monotonic() - self._painted < REST:
-                return
             self.now = (event.epoch - 1 + event.step / max(event.steps, 1), event.train)
         elif event.kind in ("start", "epoch"):
             self.curves[event.epoch] = {"train": event.train, "validation": event.validation}
             self.now = None
         else:
             return
-        self.repaint_theme()
+        self.repaint_soon()
 
     def show_curves(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Show the curves of a model's card."""
@@ -63,7 +90,6 @@ class CurvePlot(PlotCanvas):
 
     def paint(self) -> None:
         """Draw both curves, the running mean of this epoch, and a ring at the best."""
-        self._painted = time.monotonic()
         axes = self.figure.subplots()
         for name, colour in (("train", TRAINING), ("validation", VALIDATION)):
             points = [(n, e[name]) for n, e in sorted(self.curves.items()) if e[name]]
@@ -88,7 +114,7 @@ class CurvePlot(PlotCanvas):
         """Do nothing: an epoch is no place to go to."""
 
 
-class SlicePlot(PlotCanvas):
+class SlicePlot(LivePlot):
     """Show one slice three times: source, prediction, target, in the same grays."""
 
     def __init__(self, viewer: Any) -> None:
@@ -98,7 +124,7 @@ class SlicePlot(PlotCanvas):
     def show_preview(self, preview: Any) -> None:
         """Show what training has made of its slice; None clears it."""
         self.preview = preview
-        self.repaint_theme()
+        self.repaint_soon()
 
     def paint(self) -> None:
         """Draw the three pictures, cropped to what is learned from, with their errors."""
