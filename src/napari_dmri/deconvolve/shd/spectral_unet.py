@@ -12,6 +12,7 @@ amplitudes positive, and their projection is the fODF.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -92,6 +93,9 @@ class SpectralHead(nn.Module):
         self.conv = SpectralConv([(features, band)], features, band, spatial=False)
         self.hidden = nn.Linear(features, features)
         self.mix = nn.Linear(features, 1 + others)
+        for linear in (self.hidden, self.mix):
+            nn.init.normal_(linear.weight, std=math.sqrt(2 / features))
+            nn.init.zeros_(linear.bias)
         weights, enter, leave = grid_matrices(2 * max(degree, band) + 11, band, degree)
         self.register_buffer("synthesis", enter.float(), persistent=False)
         self.register_buffer("analysis", (leave.T * weights).float(), persistent=False)
@@ -113,9 +117,9 @@ class SpectralHead(nn.Module):
     def _project(self, columns: Tensor) -> tuple[Tensor, Tensor]:
         """Map (C, N, F) to (N, C') and (N, T)."""
         values = (self.synthesis @ columns.flatten(1)).view(-1, *columns.shape[1:]).relu_()
-        amplitudes = functional.softplus(self.mix(self.hidden(values).relu_()))
+        values = self.hidden(values).relu_()
         with torch.autocast(columns.device.type, enabled=False):
-            amplitudes = amplitudes.to(self.analysis.dtype)
+            amplitudes = functional.softplus(self.mix(values.to(self.analysis.dtype)))
             fod = (self.analysis @ amplitudes[..., 0]).T
             others = torch.tensordot(self.analysis[0], amplitudes[..., 1:], 1)
         return fod, others
