@@ -21,13 +21,13 @@ PICTURES = {
     "2_quality.png": "scan.png",
     "3_sh_fit.png": "sh_fit.png",
     "4_harmonize.png": "harmonize.png",
-    "4_harmonize_alignment.png": "alignment.png",
     "4_harmonize_scale.png": "scale.png",
     "5_compare_FA_source_harmonized_difference.png": "compare_fa.png",
     "5_compare_MD_with_target.png": "compare.png",
+    "6_methods.png": "harmonize_methods.png",
 }
 
-FIT_STEPS = 600
+FIT_STEPS = 400
 """Steps of a fit after which its picture is taken."""
 
 
@@ -185,6 +185,7 @@ def real_networks(images: Path, folder: Path) -> None:
 
     scan = read_scan(folder / "siemens_trio" / "dwi.nii.gz")
     mask = brain_mask(scan)
+    mask[:, :38] = mask[:, 63:] = False
     viewer = napari.Viewer()
     viewer.window.resize(1280, 860)
     prepare(viewer)
@@ -221,6 +222,31 @@ def keep(viewer: Any, path: Path) -> None:
     settle(1.5)
     shot = Image.fromarray(viewer.screenshot(canvas_only=False, flash=False)).convert("RGB")
     shot.quantize(192, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def alignment(images: Path) -> None:
+    """Harmonize the sample with LinearRISH, and take template and scan as they were aligned."""
+    import napari
+
+    from napari_dmri.viewer.demo_stages import show_only
+    from napari_dmri.viewer.driving import bring_to_front, press, settle
+    from napari_dmri.viewer.launch import open_docks
+
+    viewer = napari.Viewer()
+    viewer.window.resize(1560, 940)
+    dock = open_docks(viewer)["Harmonize"]
+    viewer.open_sample("napari-dmri", "travelling")
+    bring_to_front(dock)
+    dock.scan_picker.choose(viewer.layers[0])
+    dock.choose_model("demo-linear-rish")
+    dock.compare_when_done.setChecked(False)
+    press(dock.run_bar)
+    show_only(list(viewer.layers), "| template FA", "| scan FA")
+    settle(0.5)
+    path = images / "alignment.png"
+    viewer.screenshot(str(path), canvas_only=False, flash=False)
+    Image.open(path).convert("RGB").save(path, optimize=True)
+    viewer.close()
 
 
 def main() -> None:
