@@ -23,7 +23,7 @@ from napari_dmri.viewer.deconvolving import (
     finished_result,
     prepared_scan,
 )
-from napari_dmri.viewer.network_models import Known
+from napari_dmri.viewer.network_models import Known, has_gpu
 from napari_dmri.viewer.training import drop_state
 
 __all__ = ["FitOptions", "fit_network", "forecast", "state_file"]
@@ -63,6 +63,8 @@ def forecast(
     """Return about how many seconds a fit takes, seconds to its first glyphs, and bytes."""
     from napari_dmri.deconvolve.shd.fit import forecast_fit
 
+    if device == "auto" and has_gpu():
+        device = "cuda"
     found = forecast_fit(voxels, method, size=options.size, device=device, minutes=options.minutes)
     return found.seconds, found.preview_seconds, found.memory
 

@@ -9,10 +9,21 @@ from typing import Any
 
 from napari_dmri.deconvolve.base import ResponseSet
 from napari_dmri.deconvolve.registry import METHODS
+from napari_dmri.deconvolve.shd.architecture import Architecture
+from napari_dmri.deconvolve.shd.presets import PRESETS
 from napari_dmri.progress import Progress
 from napari_dmri.scan import Scan
 
-__all__ = ["Known", "check_model", "is_network", "open_model", "shipped", "with_model"]
+__all__ = [
+    "Known",
+    "check_model",
+    "has_gpu",
+    "is_network",
+    "modes_of",
+    "open_model",
+    "shipped",
+    "with_model",
+]
 
 
 def is_network(method: str) -> bool:
@@ -48,6 +59,21 @@ class Known:
 
             self._held.append(ShdModel.load(self.path))
         return self._held[0]
+
+
+def has_gpu() -> bool:
+    """Tell whether there is an NVIDIA GPU, without loading torch."""
+    return Path("/dev/nvidia0").exists()
+
+
+def modes_of(method: str, known: Known | None) -> tuple[str, ...]:
+    """Return the modes that a model allows, its own first; or the mode that one is fitted in."""
+    if known is None:
+        return (PRESETS[method].mode,)
+    made = Architecture.from_dict(dict(known.card["architecture"]))
+    allowed = {"paper": made.patch % 2 == 1, "tiled": made.tiled}
+    own = str(known.card["mode"])
+    return (own, *(mode for mode, possible in allowed.items() if possible and mode != own))
 
 
 def shipped() -> list[Known]:

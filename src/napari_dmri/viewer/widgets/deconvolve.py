@@ -28,7 +28,7 @@ from napari_dmri.viewer.deconvolving import (
 from napari_dmri.viewer.jobs import Job, Outcome, PreviewJob
 from napari_dmri.viewer.layers import is_kind, scan_of
 from napari_dmri.viewer.network_fit import fit_network, state_file
-from napari_dmri.viewer.network_models import Known, is_network
+from napari_dmri.viewer.network_models import Known, is_network, modes_of
 from napari_dmri.viewer.widgets._parts import (
     LayerPicker,
     StatusLine,
@@ -173,7 +173,7 @@ class DeconvolveDock(ExportingDock):
         """Return a method's settings as they are set, with the shell or the model if it has one."""
         values = self.method_settings.values(name)
         if is_network(name):
-            mode = self.fit_settings.mode.currentData()
+            mode = self.fit_settings.mode.currentData() if name == self.method.method else None
             return {**values, "model": self.models.model_for(name), "mode": mode}
         if METHODS[name].shell:
             values["shell"] = self.shell.currentData()
@@ -255,7 +255,9 @@ class DeconvolveDock(ExportingDock):
     def _estimate(self, *_: Any) -> None:
         name, scan = self.method.method, self.scan
         fitting = self.models.fitting
-        self.fit_settings.offer(self.models.of(name) if is_network(name) else [], fitting)
+        if is_network(name):
+            modes = modes_of(name, self.models.known)
+            self.fit_settings.offer(self.models.of(name), fitting, modes)
         self.models.judge()
         words = self.forecast(name)
         if fitting:

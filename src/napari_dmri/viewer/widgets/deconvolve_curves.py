@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
 
 from napari_dmri.viewer.plots import SHELL_COLOURS
-from napari_dmri.viewer.widgets.train_plots import REST, CurvePlot
+from napari_dmri.viewer.widgets.train_plots import CurvePlot
 
 __all__ = ["TermCurves"]
 
@@ -48,8 +47,7 @@ class TermCurves(CurvePlot):
         for name, value in values.items():
             if value is not None and np.isfinite(value):
                 self.terms.setdefault(name, []).append((at, float(value)))
-        if event.kind == "epoch" or time.monotonic() - self._painted > REST:
-            self.repaint_theme()
+        self.repaint_soon()
 
     @property
     def steps(self) -> int:
@@ -58,7 +56,6 @@ class TermCurves(CurvePlot):
 
     def paint(self) -> None:
         """Draw a line a term, and the loss thicker."""
-        self._painted = time.monotonic()
         axes = self.figure.subplots()
         for points in self.failed:
             axes.plot(*_drawn(points), lw=1, color=self.quiet)

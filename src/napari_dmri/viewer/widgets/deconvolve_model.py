@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ FIT = "fit"
 """The choice of no model: one is fitted to the scan."""
 
 WORST = ("error", "warning", "note", "ok")
+
+MODES = {"paper": "paper: patch by patch", "tiled": "tiled: whole blocks"}
 
 FIT_WORDS = (
     "A network is fitted to this scan alone, without known answers. You see the slice on show as "
@@ -100,10 +102,11 @@ class ModelPart(QWidget):
         return [known for known in self.models if known.method == method]
 
     def model_for(self, method: str) -> Known | None:
-        """Return the model chosen for a method, or the newest, or None."""
+        """Return the model chosen for a method, or the newest own or fitting shipped one."""
         chosen = self.known if method == self.method else self._chosen.get(method)
-        have = self.of(method)
-        return chosen if isinstance(chosen, Known) else have[-1] if have else None
+        own = [known for known in self.of(method) if known.origin != "shipped"]
+        found = chosen if isinstance(chosen, Known) else own[-1] if own else self._usual(method)
+        return found if isinstance(found, Known) else None
 
     def show_method(self, name: str) -> None:
         """List the models of a method; what was chosen for it before is chosen again."""
@@ -160,7 +163,7 @@ class ModelPart(QWidget):
             self.box.setItemData(self.box.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         self.box.addItem("fit to this scan", FIT)
         self.box.setItemData(self.box.count() - 1, FIT_WORDS, Qt.ItemDataRole.ToolTipRole)
-        self.box.setCurrentIndex(self.box.findData(chosen or self._usual()))
+        self.box.setCurrentIndex(self.box.findData(chosen or self._usual(self.method)))
         self.box.blockSignals(False)
         self._announce()
 
@@ -168,15 +171,15 @@ class ModelPart(QWidget):
         """Choose to fit a network to the scan."""
         self.box.setCurrentIndex(self.box.findData(FIT))
 
-    def _usual(self) -> Any:
+    def _usual(self, method: str) -> Any:
         """Return the shipped model that fits the scan best, else the choice to fit one."""
         from napari_dmri.deconvolve.shd.shipped import choose_shipped
 
         scan, responses = self._case()
-        if scan is None or not is_network(self.method):
+        if scan is None or not is_network(method):
             return FIT
-        found = choose_shipped(self.method, scan.gradients, responses and tuple(responses))
-        paths = {known.path: known for known in self.of(self.method)}
+        found = choose_shipped(method, scan.gradients, responses and tuple(responses))
+        paths = {known.path: known for known in self.of(method)}
         return FIT if found is None else paths.get(found.path, FIT)
 
     def _choose(self, *_: Any) -> None:
@@ -201,9 +204,9 @@ class ModelPart(QWidget):
             checks = outcome.result[2]
             level = next((w for w in WORST if any(c.level == w for c in checks)), "ok")
             said = [c.sentence for c in checks if c.level not in ("ok", "note")]
-            card = outcome.result[0].card
-            made = "Trained on simulated scans. " if card.get("simulated") else ""
-            self.line.say(made + ("\n".join(said) or "Fits this scan: shells and tissues."), level)
+            about = " ".join(c.sentence for c in checks[:1] if c.level == "ok")
+            fits = f"Fits this scan: shells and tissues. {about}"
+            self.line.say("\n".join(said) or fits.strip(), level)
             self.problem = self.line.sentence if level == "error" else ""
         self.changed.emit()
 
@@ -241,8 +244,6 @@ class FitSettings(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.mode = QComboBox()
-        for label, mode in (("auto", None), ("paper (3 × 3 × 3)", "paper"), ("tiled", "tiled")):
-            self.mode.addItem(label, mode)
         self.size = QComboBox()
         for label, size in (("auto", None), ("small", "small"), ("as in the paper", "paper")):
             self.size.addItem(label, size)
@@ -258,7 +259,7 @@ class FitSettings(QWidget):
         self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         tips = (
             ("Mode", self.mode, "How volumes are cut: a small patch around every voxel, or whole "
-             "tiles, which is faster. Auto takes what the model was trained in."),
+             "tiles, which is faster. A network runs as it was trained."),
             ("Begin from", self.start, "Random weights, or a model that is tuned to this scan."),
             ("Size", self.size, "Of the network that is fitted; auto goes by the device."),
             ("Time limit", self.minutes, "End after so many minutes with the best so far."),
@@ -285,8 +286,15 @@ class FitSettings(QWidget):
             start=self.start.currentData(),
         )
 
-    def offer(self, models: list[Known], fitting: bool) -> None:
-        """Show what goes with a fit, or with a model; offer models to begin from."""
+    def offer(self, models: list[Known], fitting: bool, modes: Sequence[str]) -> None:
+        """Show what goes with a fit, or with a model; offer modes, and models to begin from."""
+        if [self.mode.itemData(i) for i in range(self.mode.count())] != list(modes):
+            self.mode.blockSignals(True)
+            self.mode.clear()
+            for mode in modes:
+                self.mode.addItem(MODES[mode], mode)
+            self.mode.blockSignals(False)
+        self.mode.setEnabled(len(modes) > 1)
         before = self.start.currentData()
         self.start.blockSignals(True)
         self.start.clear()
@@ -295,7 +303,6 @@ class FitSettings(QWidget):
             self.start.addItem(known.label, known)
         self.start.setCurrentIndex(max(0, self.start.findData(before)))
         self.start.blockSignals(False)
-        self.form.setRowVisible(self.mode, not fitting)
         for field in (self.size, self.minutes, self.seed):
             self.form.setRowVisible(field, fitting)
         self.form.setRowVisible(self.start, fitting and bool(models))

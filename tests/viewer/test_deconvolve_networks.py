@@ -1,0 +1,237 @@
+"""Networks in the Deconvolve dock: models and their check, a fit that is followed and steered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_dmri.deconvolve.registry import METHODS
+from napari_dmri.deconvolve.shd import presets
+from napari_dmri.deconvolve.shd.architecture import Architecture
+from napari_dmri.images import Response, ResponseSet
+from napari_dmri.io.responses import write_responses
+from napari_dmri.training.parts import Event
+from napari_dmri.viewer import deconvolving, network_commands, network_fit
+from napari_dmri.viewer.launch import open_dock
+from napari_dmri.viewer.layers import KEY, kind_of, scan_layer
+from napari_dmri.viewer.network_fit import FitOptions, state_file
+from napari_dmri.viewer.network_models import is_network
+from napari_dmri.viewer.widgets.deconvolve_curves import TermCurves
+from napari_dmri.viewer.widgets.deconvolve_method import FAMILIES
+
+pytestmark = pytest.mark.viewer
+
+TINY = Architecture(layer="spectral", n_side=2, degree=4, depth=2, filters=2, patch=4)
+
+
+def responses_of(scan) -> ResponseSet:
+    """Give the response of the tensors that the small scan is made of."""
+    from numpy.polynomial.legendre import leggauss, legval
+
+    t, w = leggauss(32)
+    every = tuple(s.bvalue for s in scan.gradients.shells)
+    wm = np.zeros((len(every), 3))
+    for row, b in zip(wm, every, strict=True):
+        for i, degree in enumerate((0, 2, 4)):
+            basis = np.sqrt((2 * degree + 1) / 4 / np.pi) * legval(t, [0] * degree + [1])
+            row[i] = 2 * np.pi * (w * 1000 * np.exp(-b * (0.0004 + 0.0013 * t**2)) * basis).sum()
+    csf = np.sqrt(4 * np.pi) * 1500 * np.exp(-0.003 * np.array(every))[:, None]
+    return ResponseSet({"wm": Response(wm, every, "wm"), "csf": Response(csf, every, "csf")})
+
+
+@pytest.fixture
+def plan(monkeypatch, tmp_path):
+    """Make every network tiny, with previews at once; return a function that sets the plan."""
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
+    monkeypatch.setattr(network_fit, "PREVIEW_EVERY", 0.2)
+
+    def use(epochs: int, steps: int) -> None:
+        def tiny(name, size="paper", mode=None):
+            made = presets.PRESETS[name]
+            drawn = presets.Plan(lr=5e-3, batch=2, epochs=epochs, steps=steps, drops=())
+            return replace(made, architecture=TINY, plan=drawn, mode="tiled", size=size)
+
+        monkeypatch.setattr(presets, "preset", tiny)
+
+    use(3, 4)
+    return use
+
+
+@pytest.fixture
+def dock(viewer, small_scan, plan, tmp_path):
+    """Return the dock with the small scan, its mask and responses, and SHD-S-TV to be fitted."""
+    scan = replace(small_scan, mask=np.asarray(small_scan.data)[..., 0] > 300)
+    data, kwargs, _ = scan_layer(scan)
+    viewer.add_image(data, **kwargs)
+    made = open_dock(viewer, "Deconvolve")
+    made.mask_row.add(scan.mask, scan, {}).visible = False
+    write_responses(responses_of(scan), tmp_path / "wm.txt")
+    assert made.response.load(tmp_path / "wm.txt")
+    made.choose_fit("shd-s-tv")
+    return made
+
+
+def test_networks_are_a_group_of_their_own_and_can_be_fitted(dock):
+    method = dock.method
+    rows = [method.itemText(i) for i in range(method.count())]
+    heads = [rows.index(words) for words in FAMILIES.values()]
+    assert heads == sorted(heads) and rows.index("CSD") < heads[1] < rows.index("SHD-S-TV")
+    for at in heads:
+        assert not method.model().item(at).flags() & Qt.ItemFlag.ItemIsEnabled
+    assert {n for n in METHODS if is_network(n)} == set(presets.PRESETS)
+    assert dock.form.isRowVisible(dock.models.choice)
+    assert "fitted to this scan alone" in dock.models.line.sentence
+    assert "first glyphs after" in dock.device.sentence
+    assert dock.run_bar.button.text() == "Fit" and dock.run_bar.button.isEnabled()
+    dock.method.choose("csd")
+    assert not dock.form.isRowVisible(dock.models.choice)
+    assert dock.run_bar.button.text() == "Run"
+    assert not dock.compare.boxes["shd-s-tv"].isEnabled()
+    # A fit has one place for its state, and others have others.
+    scan = dock.scan
+    here = state_file(scan, "shd-s-tv", FitOptions())
+    assert here == state_file(dock.scan, "shd-s-tv", FitOptions())
+    other = replace(scan, mask=~scan.mask)
+    assert len({here, state_file(scan, "shd-s", FitOptions()),
+                state_file(scan, "shd-s-tv", FitOptions(seed=1)),
+                state_file(other, "shd-s-tv", FitOptions())}) == 4  # fmt: skip
+
+
+def test_a_fit_shows_the_slice_and_its_curves_and_leaves_fods_and_a_model(
+    viewer, dock, plan, settle, finish, tmp_path, monkeypatch
+):
+    plan(3, 8)
+    shown = []
+    show = dock.live.show
+    dock.live.show = lambda *a: (show(*a), shown.append((dock.live.layer, dock.live.layer.data)))
+    viewer.dims.set_point(1, 2.5 * 7)
+    dock.outputs["peaks"].setChecked(True)
+    dock.run_bar.button.click()
+    settle(lambda: dock.fit.pause.isVisible())
+    finish(dock.run_bar)
+    assert dock.run_bar.message.level in ("ok", "warning"), dock.run_bar.message.sentence
+    # One layer, drawn anew, that the result fills.
+    layers = {id(layer) for layer, _ in shown}
+    assert len(layers) == 1 and len(shown) > 1
+    filled = (np.asarray(shown[0][1]) != 0).any((1, 2, 3))
+    assert np.flatnonzero(filled).tolist() == [7]
+    glyphs = viewer.layers[-1]
+    assert id(glyphs) in layers and glyphs.name == "sub-01 | SHD-S-TV glyphs"
+    fod = dock.result.result.fod
+    assert glyphs.metadata[KEY]["object"] is fod and fod.order == 4
+    names = [layer.name for layer in viewer.layers[2:]]
+    assert "sub-01 | SHD-S-TV | peaks" in names and "sub-01 | SHD-S-TV | AFD" in names
+    assert {"loss", "reconstruction", "spatial"} <= dock.fit.curves.terms.keys()
+    assert not list((tmp_path / "napari-dmri" / "fits").iterdir())
+
+    # The model is on the list, fits the scan, and gives the same again.
+    assert dock.models.known is not None and dock.models.known.origin == "fitted"
+    settle(lambda: dock.models.line.level == "ok")
+    assert dock.run_bar.button.text() == "Run"
+    assert dock.fit.save(tmp_path / "mine") and not dock.fit.save(tmp_path / "mine")
+    assert dock.fit.save_line.level == "error"
+    dock.models.load(tmp_path / "mine.safetensors")
+    settle(lambda: dock.models.known.origin == "file" and not dock.models.problem)
+    dock.run_bar.button.click()
+    finish(dock.run_bar)
+    assert np.allclose(dock.result.result.fod.coefficients, fod.coefficients, atol=1e-5)
+
+    # Beside CSD: what is there is not run again.
+    ran = []
+    solve = deconvolving.deconvolve
+    monkeypatch.setattr(
+        deconvolving, "deconvolve", lambda s, m, *a, **k: ran.append(m) or solve(s, m, *a, **k)
+    )
+    assert dock.fit.beside.isVisible()
+    dock.fit.beside.click()
+    finish(dock.compare.run_bar)
+    settle(lambda: viewer.canvas.grid.enabled)
+    assert ran == ["csd"]
+    assert [panel[0].name for panel in dock.compare.panels] == ["CSD", "SHD-S-TV"]
+    assert [kind_of(panel[1]) for panel in dock.compare.panels] == ["glyphs"] * 2
+    dock.compare.let_go()
+
+
+def test_a_fit_pauses_stops_goes_on_and_its_best_is_used(viewer, dock, plan, settle, finish, qtbot):
+    plan(500, 4)
+    before = list(viewer.layers)
+    dock.run_bar.button.click()
+    settle(lambda: dock.fit.curves.steps > 8)
+    settle(lambda: dock.live.layer is not None)
+    network_commands.pause_fit()
+    settle(lambda: "paused" in dock.run_bar.step.text())
+    assert dock.fit.pause.text() == "Res&ume"
+    dock.run_bar.button.click()
+    settle(lambda: not dock.run_bar.running)
+    assert "the best so far is kept" in dock.run_bar.message.sentence
+    assert list(viewer.layers) == before
+    assert dock.run_bar.button.text() == "Go on" and dock.fit.anew.isVisible()
+    stopped = dock.fit.curves.steps
+    dock.run_bar.button.click()
+    settle(lambda: dock.fit.curves.steps > stopped)
+    dock.run_bar.button.click()
+    settle(lambda: not dock.run_bar.running)
+    # Another seed is another fit; this one waits.
+    dock.fit_settings.seed.setValue(1)
+    assert dock.run_bar.button.text() == "Fit" and not dock.fit.anew.isVisible()
+    dock.fit_settings.seed.setValue(0)
+    assert dock.run_bar.button.text() == "Go on"
+    dock.fit.use.click()
+    finish(dock.run_bar)
+    assert dock.result is not None, dock.run_bar.message.sentence
+    assert dock.result.model.card["outcome"]["ended_by_hand"]
+    assert dock.run_bar.button.text() == "Run" and not dock.fit.use.isVisible()
+
+
+def test_a_collapse_is_said_and_what_failed_stays_in_gray(viewer, dock, settle, monkeypatch):
+    from napari_dmri.deconvolve.shd import collapse
+
+    monkeypatch.setattr(collapse.Watch, "look", lambda *_: "all voxels have the same fODF")
+    dock.run_bar.button.click()
+    settle(lambda: dock.run_bar.message.level == "error")
+    assert "It begins again at a learning rate of" in dock.fit.line.sentence
+    assert dock.fit.line.level == "warning" and len(dock.fit.curves.failed) == 2
+    assert "all voxels have the same fODF" in dock.run_bar.message.sentence
+    assert "use a trained model" in dock.run_bar.message.sentence
+    assert dock.live.layer is None and dock.result is None
+    assert not dock.fit.pause.isVisible() and dock.run_bar.button.text() == "Fit"
+
+
+def test_wrong_models_are_refused_in_words_and_commands_say_what_is_missing(
+    viewer, dock, settle, tmp_path, monkeypatch
+):
+    (tmp_path / "bad.safetensors").write_text("not a model")
+    dock.models.load(tmp_path / "bad.safetensors")
+    settle(lambda: dock.models.line.level == "error")
+    assert "bad.safetensors" in dock.models.line.sentence
+    said = []
+    monkeypatch.setattr(network_commands, "show_info", said.append)
+    network_commands.pause_fit()
+    network_commands.finish_fit()
+    network_commands.save_fitted_network()
+    assert said[:2] == ["No fit is at work."] * 2 and "No network was fitted" in said[2]
+    network_commands.network_beside_csd()
+    assert "Fit a network" in dock.run_bar.message.sentence
+    viewer.layers.clear()
+    network_commands.fit_network()
+    assert "No scan is open" in said[3]
+
+
+def test_curves_hold_terms_attempts_and_steps(viewer, qtbot):
+    curves = TermCurves(viewer)
+    qtbot.addWidget(curves)
+    for epoch in (1, 2):
+        for step in (5, 10):
+            curves.tell(Event("step", 1, epoch, step, 10, 0.5 / step, metrics={"sparsity": 0.0}))
+    assert curves.steps == 20
+    curves.again()
+    assert curves.steps == 0 and len(curves.failed) == 1
+    curves.tell(Event("epoch", 1, 1, 10, 10, 0.4, metrics={"reconstruction": 0.3}))
+    curves.repaint_theme()
+    labels = [t.get_text() for t in curves.figure.legends[0].get_texts()]
+    assert labels == ["loss", "reconstruction"]
+    curves.begin()
+    assert not curves.failed and not curves.figure.legends
