@@ -9,7 +9,14 @@ import pytest
 
 from napari_dmri import Cancelled, DmriWarning, InputError
 from napari_dmri.harmonize import Pair, evaluation, load
-from napari_dmri.harmonize.contenders import SWEEP, Case, contender, make_folds, read_cases
+from napari_dmri.harmonize.contenders import (
+    SWEEP,
+    Case,
+    Fold,
+    contender,
+    make_folds,
+    read_cases,
+)
 from napari_dmri.harmonize.evaluation import cross_validate, read_scores
 from napari_dmri.harmonize.evaluation_report import closed, report_tables, write_report
 from napari_dmri.training import Stage
@@ -149,6 +156,43 @@ def test_a_model_that_has_seen_the_subject_is_refused(done, cases, tmp_path):
     with pytest.raises(InputError, match="that this model was trained on"):
         cross_validate(cases, copy, **QUICK, only=[1])
     assert not (copy / "fold-01" / "scores_golkov.json").exists()
+
+
+def shifted(scan):
+    """Put a scan elsewhere in the scanner, by whole and half voxels."""
+    affine = scan.affine.copy()
+    affine[:3, 3] += (2.4, -4.8, 1.2)
+    return replace(scan, affine=affine)
+
+
+def test_scans_on_other_grids_are_moved_to_the_target(done, cases, tmp_path):
+    out, scores = done
+    tested = next(
+        c for c in cases if any(s["fold"] == 1 and s["subject"] == c.subject for s in scores)
+    )
+    pair = replace(tested.pair, source=shifted(tested.pair.source))
+    moved = replace(tested, pair=pair, repeat=Loaded(shifted(tested.repeat.scan)))
+    (tmp_path / "fold-01").mkdir()
+    model = (out / "fold-01" / "golkov.safetensors").read_bytes()
+    (tmp_path / "fold-01" / "golkov.safetensors").write_bytes(model)
+    settings = evaluation.Settings(1200.0, 4, contenders=("golkov",))
+    fold = Fold(1, (), (), (tested.subject,))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        evaluation.run_fold([moved], tmp_path, settings, fold, "cpu")
+    said = " ".join(str(w.message) for w in told)
+    for role in ("source", "repeat"):
+        assert f"{tested.subject}: the {role} (22 x 26 x 12 voxels" in said
+    assert "moved to the target's grid" in said and "Interpolation smooths it" in said
+    before = {s["row"]: s for s in scores if s["subject"] == tested.subject}
+    found = read_scores(tmp_path)
+    assert {s["row"] for s in found} == set(before)
+    for score in found:
+        assert score["signal WM"] < 3 * before[score["row"]]["signal WM"]
+    source = tested.pair.source
+    small = replace(source, affine=np.diag([0.3, 0.3, 0.3, 1]))
+    with pytest.raises(InputError, match="cannot be aligned rigidly"):
+        evaluation.on_grid(small, source, "sub-1", settings.recipe, "source", "cpu")
 
 
 def test_folders_of_something_else_are_refused(cases, tmp_path):

@@ -18,7 +18,11 @@ from napari_dmri.io.atomic import full_suffix, stem_of
 from napari_dmri.progress import Progress, part
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from napari_dmri.harmonize.base import Harmonization, Harmonizer
+    from napari_dmri.harmonize.training_pairs import Recipe
+    from napari_dmri.scan import Scan
 
 __all__ = [
     "Job",
@@ -212,11 +216,12 @@ def evaluate_pairs(
     Raises
     ------
     InputError
-        If a subject was trained on (before any work), or a pair is not on one grid.
+        If a subject was trained on (before any work), or a pair on two grids cannot be aligned.
     """
     from napari_dmri.compare.evaluate import evaluate_harmonization
     from napari_dmri.harmonize import read_pairs, refuse_training_subject
     from napari_dmri.harmonize.cohort import source_sites
+    from napari_dmri.harmonize.training_pairs import Recipe
 
     if source_site is None and model.card.get("source_site") in (sites := source_sites(pairs)):
         source_site = str(model.card["source_site"]) if len(sites) > 1 else None
@@ -226,6 +231,11 @@ def evaluate_pairs(
         refuse_training_subject(model, pair.subject)
     shells = model.card.get("shells") or [{"bvalue": model.card["shell"]}]
     top = max(shells, key=lambda entry: float(entry["bvalue"]))
+    recipe = Recipe(
+        float(top["bvalue"]),
+        int(top.get("order") or model.card["order"]),
+        float(model.card.get("smooth", 0.006)),
+    )
     tables: list[Table] = []
     records: list[Mapping[str, Any]] = []
     for done, pair in enumerate(listed):
@@ -234,9 +244,10 @@ def evaluate_pairs(
         source, target = pair.source, pair.target
         refuse_training_subject(model, source)
         refuse_training_subject(model, target)
+        repeat = repeats[pair.subject].load() if pair.subject in repeats else None
+        source, repeat, labels = _on_grid(source, target, repeat, pair.subject, recipe, device)
         harmonized = model.apply(source, device=device, progress=part(inner, 0, 0.7))
         records.append(harmonized.metadata.get("provenance", {}))
-        repeat = repeats[pair.subject].load() if pair.subject in repeats else None
         tables.append(
             evaluate_harmonization(
                 source,
@@ -244,6 +255,7 @@ def evaluate_pairs(
                 harmonized,
                 target,
                 repeat,
+                labels,
                 shell=float(top["bvalue"]),
                 order=top.get("order"),
                 smooth=float(model.card.get("smooth", 0.006)),
@@ -254,6 +266,24 @@ def evaluate_pairs(
     label = str(model.card.get("label"))
     every = combine(tables, f"NMSE by subject ({label})", [pair.subject for pair in listed])
     return every, _mean(tables, label), records
+
+
+def _on_grid(
+    source: Scan, target: Scan, repeat: Scan | None, subject: str, recipe: Recipe, device: str
+) -> tuple[Scan, Scan | None, NDArray[np.int16] | None]:
+    """Move source and repeat to the target's grid; labels, if any, are of where both then are."""
+    from napari_dmri.compare.tissue import tissue_labels
+    from napari_dmri.harmonize.evaluation import on_grid
+
+    moved = on_grid(source, target, subject, recipe, "source", device)
+    again = repeat and on_grid(repeat, target, subject, recipe, "repeat", device)
+    if moved is source and again is repeat:
+        return source, repeat, None
+    labels = tissue_labels(target, device=device).astype(np.int16)
+    for scan, given in ((moved, source), (again, repeat)):
+        if scan is not None and scan is not given and scan.mask is not None:
+            labels[~scan.mask] = 0
+    return moved, again, labels
 
 
 def _mean(tables: Sequence[Table], label: str) -> Table:

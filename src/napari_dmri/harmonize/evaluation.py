@@ -5,6 +5,9 @@ of every model, and the content of its scans, with the subject before it scores 
 methods use one SH order and lambda. What is done is written as it is done, one file a fold and
 method, so that the same call goes on where an earlier one stopped, in the middle of a training too.
 
+A source or repeat on another grid than the target is first moved there, as training moves it, with
+a warning.
+
 Rows that no method makes stand beside: the source raw and refitted (an SH fit and no model), a
 second scan of the target raw and refitted, and the target without noise. The refitted repeat is the
 floor: what is between it and the refitted source is the gap that a method can close.
@@ -25,6 +28,7 @@ from napari_dmri.harmonize.contenders import DEFAULT, Case, Contender, Fold, con
 from napari_dmri.harmonize.evaluation_plan import Settings, choose_settings, prepare_folder
 from napari_dmri.harmonize.reconstruct import refit
 from napari_dmri.harmonize.registry import METHODS, load
+from napari_dmri.harmonize.training_pairs import Recipe, onto_target
 from napari_dmri.images import ScalarImage
 from napari_dmri.progress import Progress, part, silent
 
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
 
     from napari_dmri.compare.scores import Reference
     from napari_dmri.harmonize.base import Harmonizer
+    from napari_dmri.scan import Scan
     from napari_dmri.training.stages import Stage
 
 __all__ = ["BASELINES", "FLOOR", "REFITTED", "cross_validate", "read_scores"]
@@ -43,6 +48,8 @@ REFITTED, FLOOR = "source, refitted", "target repeat, refitted (floor)"
 
 BASELINES = ("source, raw", REFITTED, "target repeat, raw", FLOOR, "target without noise")
 """Rows that no method makes."""
+
+MOVED = " Interpolation smooths it, in the rows without a model too."
 
 Scores = list[dict[str, Any]]
 
@@ -282,7 +289,8 @@ def _rows(
     source, target = case.pair.source, case.pair.target
     for seen in (case.subject, source, target):
         refuse_training_subject(model, seen)
-    reference = _reference(case, settings, device)
+    source = on_grid(source, target, case.subject, settings.recipe, "source", device)
+    reference = _reference(case, source, settings, device)
     rows = []
     for n, (label, projection) in enumerate(one.rows):
         progress(n / len(one.rows), f"scoring {label}")
@@ -296,25 +304,48 @@ def _baselines(
     case: Case, settings: Settings, fold: Fold, device: str, progress: Progress
 ) -> Scores:
     progress(0.0, f"scoring {case.subject} without a model")
-    source, target = case.pair.source, case.pair.target
-    reference = _reference(case, settings, device)
+    target = case.pair.target
+    source = on_grid(case.pair.source, target, case.subject, settings.recipe, "source", device)
+    reference = _reference(case, source, settings, device)
     fit: dict[str, Any] = {
         "order": settings.order,
         "smooth": settings.smooth,
         "shell": settings.shell,
         "device": device,
     }
-    scans = {"source, raw": source, REFITTED: refit(source, **fit)}
+    scans = [("source, raw", source, reference), (REFITTED, refit(source, **fit), reference)]
     if case.repeat is not None:
-        repeat = case.repeat.load().with_mask(target.mask)
-        scans |= {"target repeat, raw": repeat, FLOOR: refit(repeat, **fit)}
+        given = case.repeat.load()
+        repeat = on_grid(given, target, case.subject, settings.recipe, "repeat", device)
+        near = reference
+        if repeat is given:
+            repeat = repeat.with_mask(target.mask)
+        else:
+            # A moved slab lacks its ends; its rows are of the voxels that it has.
+            near = _reference(case, repeat, settings, device)
+        scans += [("target repeat, raw", repeat, near), (FLOOR, refit(repeat, **fit), near)]
     true = case.true_target(target)
     if true is not None:
-        scans["target without noise"] = true
-    return [_entry(case, label, fold, reference.score(scan)) for label, scan in scans.items()]
+        scans.append(("target without noise", true, reference))
+    return [_entry(case, label, fold, by.score(scan)) for label, scan, by in scans]
 
 
-def _reference(case: Case, settings: Settings, device: str) -> Reference:
+def on_grid(scan: Scan, target: Scan, subject: str, recipe: Recipe, role: str, device: str) -> Scan:
+    """Return a scan on the target's grid, moved there as training moves a pair's source.
+
+    Warns
+    -----
+    DmriWarning
+        When it was moved: every row of that scan is then smoothed by interpolation as well.
+    """
+    moved, said = onto_target(scan, target, subject, recipe, role=role, device=device)
+    if said:
+        warnings.warn(said + MOVED, DmriWarning, stacklevel=2)
+    return moved
+
+
+def _reference(case: Case, scan: Scan, settings: Settings, device: str) -> Reference:
+    """Return the target's measurements where it and a scan have tissue."""
     from napari_dmri.compare.scores import Reference
     from napari_dmri.compare.tissue import tissue_labels
 
@@ -325,9 +356,8 @@ def _reference(case: Case, settings: Settings, device: str) -> Reference:
         labels = np.asarray(given.data if isinstance(given, ScalarImage) else given)
     if target.mask is not None:
         labels = np.where(target.mask, labels, 0)
-    source = case.pair.source
-    if source.mask is not None and source.grid == target.grid:
-        labels = np.where(source.mask, labels, 0)
+    if scan.mask is not None:
+        labels = np.where(scan.mask, labels, 0)
     return Reference(target, labels, settings.shell, settings.order, settings.smooth, device)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dmri.errors import InputError
 from napari_dmri.harmonize.contenders import DEFAULT, Case, contender
+from napari_dmri.harmonize.training_pairs import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +33,11 @@ class Settings:
     seed: int = 0
     contenders: tuple[str, ...] = DEFAULT
     stages: tuple[Stage, ...] | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """How scans on another grid are looked at to move them."""
+        return Recipe(self.shell, self.order, self.smooth)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what was set, as JSON gives it back."""

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from napari_dmri.images import ShImage, TensorImage
     from napari_dmri.training.store import Store
 
-__all__ = ["Added", "Recipe", "add_pair", "moved_source"]
+__all__ = ["Added", "Recipe", "add_pair", "moved_source", "onto_target"]
 
 Array = NDArray[Any]
 
@@ -122,17 +122,10 @@ def add_pair(
     if same_grid(source, target):
         require_pair(own, channels, np.eye(4), subject)
     else:
-        register = register_rigid if recipe.registration == "rigid" else register_affine
-        motion = register(channels, own, progress=part(progress, 0.6, 0.8))
-        # The motion takes target points to source ones.
-        require_pair(channels, own, motion, subject)
+        motion = _motion(channels, own, recipe, subject, part(progress, 0.6, 0.8))
         single = moved_source(single, target, motion)
         image, tensor, _ = _look(single, recipe, device, part(progress, 0.8, 0.95, "source: "))
-        notes.append(
-            f"{subject}: the source ({_by(source)} voxels of {_mm(source)} mm) was moved to the "
-            f"target's grid ({_by(target)} voxels of {_mm(target)} mm) by a {recipe.registration} "
-            "alignment, and its gradients turned with it."
-        )
+        notes.append(_said(source, target, recipe, subject, "source"))
     signal, usable, empty = _measured(reference)
     if empty:
         notes.append(f"{subject}: {empty} voxels of the target's mask have no signal at b0.")
@@ -167,6 +160,59 @@ def moved_source(source: Scan, target: Scan, motion: Array) -> Scan:
         gradients=source.gradients.rotate(rotation.T),
         mask=inside,
         path=None,
+    )
+
+
+def onto_target(
+    scan: Scan,
+    target: Scan,
+    subject: str,
+    recipe: Recipe,
+    *,
+    role: str = "source",
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> tuple[Scan, str]:
+    """Move all volumes of a scan to the target's grid, as training moves a pair's source.
+
+    Returns
+    -------
+    The scan and a sentence that says so; the scan as it is and an empty sentence on one grid.
+
+    Raises
+    ------
+    InputError
+        If the scans cannot be aligned: the masks' overlap and the correlation are told.
+    """
+    if same_grid(scan, target):
+        return scan, ""
+    whole, _ = features.with_mask(scan, part(progress, 0.0, 0.1, "mask: "))
+    still, _ = features.with_mask(target, part(progress, 0.1, 0.2, "mask: "))
+    looks = []
+    for n, one in enumerate((still, whole)):
+        single = features.shell_scan(one, recipe.bvalue, recipe.map_bvalue)
+        inner = part(progress, 0.2 + 0.2 * n, 0.4 + 0.2 * n)
+        looks.append(_look(single, recipe, device, inner)[2])
+    motion = _motion(looks[0], looks[1], recipe, subject, part(progress, 0.6, 0.9))
+    moved = moved_source(whole, target, motion)
+    return moved, _said(scan, target, recipe, subject, role)
+
+
+def _motion(
+    static: Channels, moving: Channels, recipe: Recipe, subject: str, progress: Progress | None
+) -> NDArray[np.float64]:
+    """Return the motion that takes target points to source ones (mm), if it is to be trusted."""
+    register = register_rigid if recipe.registration == "rigid" else register_affine
+    motion = register(static, moving, progress=progress)
+    require_pair(static, moving, motion, subject)
+    return motion
+
+
+def _said(source: Scan, target: Scan, recipe: Recipe, subject: str, role: str) -> str:
+    return (
+        f"{subject}: the {role} ({_by(source)} voxels of {_mm(source)} mm) was moved to the "
+        f"target's grid ({_by(target)} voxels of {_mm(target)} mm) by a {recipe.registration} "
+        "alignment, and its gradients turned with it."
     )
 
 
