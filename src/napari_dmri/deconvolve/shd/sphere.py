@@ -6,13 +6,15 @@ scaled Laplacian. A filter that is a polynomial of the Laplacian multiplies ever
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from scipy.linalg import block_diag
 from torch import Tensor, nn
 
+from napari_dmri.deconvolve.shd.modes import Modes
 from napari_dmri.sphere.graph import (
     chebyshev,
     laplacian_basis,
@@ -29,6 +31,11 @@ __all__ = ["Sphere"]
 
 CHUNK = 2**20
 """Values that are transformed at once: they stay in the cache."""
+
+LARGE = 192
+"""Vertices from which sums and small products are faster than one product."""
+
+QUICK = (torch.float32, torch.float64)
 
 
 class Sphere(nn.Module):
@@ -91,44 +98,84 @@ class Sphere(nn.Module):
 
     def to_modes(self, x: Tensor) -> Tensor:
         r"""Return :math:`U^T x` of x (V, ...)."""
-        return _apply(self.modes, x)
+        return _change(x, self, False)
 
     def from_modes(self, modes: Tensor) -> Tensor:
         r"""Return :math:`U \hat x` of modes (V, ...)."""
-        return _apply(self.modes.T, modes)
+        return _change(modes, self, True)
 
     def coarse_to_modes(self, x: Tensor) -> Tensor:
         """Return the modes of x (V / 4, ...) after it has gone from N / 2 to N."""
         if self.coarse_modes is None:
             return self.to_modes(x)
-        return _apply(self.coarse_modes, x)
+        product = self.coarse_modes.to(x.dtype) @ x.flatten(1)
+        return product.view(-1, *x.shape[1:])
 
     def to_modes_(self, x: Tensor) -> Tensor:
         """Do `to_modes` in place, a piece at a time; x is contiguous."""
-        return _apply_(self.modes, x)
+        flat = x.view(len(x), -1)
+        if quick := self.quick(x):
+            quick.to_modes(flat, flat)
+            return x
+        matrix = self.modes.to(x.dtype)
+        for first in range(0, flat.shape[1], _width(x)):
+            piece = flat[:, first : first + _width(x)]
+            piece.copy_(matrix @ piece)
+        return x
 
-    def from_modes_(self, modes: Tensor, shift: Tensor, rectify: bool = True) -> Tensor:
+    def from_modes_(self, modes: Tensor, shift: Tensor) -> Tensor:
         """Do `from_modes` in place, add a number to each feature (last axis) and clip at zero."""
-        return _apply_(self.modes.T, modes, shift, rectify)
+        flat = modes.view(len(modes), -1)
+        if quick := self.quick(modes):
+            quick.from_modes(flat, flat, shift, rectify=True)
+            return modes
+        matrix = self.modes.T.to(modes.dtype)
+        for first in range(0, flat.shape[1], _width(modes)):
+            piece = flat[:, first : first + _width(modes)]
+            result = matrix @ piece
+            result.view(len(modes), -1, len(shift)).add_(shift)
+            piece.copy_(result.relu_())
+        return modes
+
+    def quick(self, x: Tensor) -> Modes | None:
+        """Return the way by sums and small products, where it is faster."""
+        if x.device.type != "cpu" or self.vertices < LARGE or x.dtype not in QUICK:
+            return None
+        return _modes(self.n_side, self.hemisphere)
 
 
-def _apply(matrix: Tensor, x: Tensor) -> Tensor:
-    product = matrix.to(x.dtype) @ x.flatten(1)
-    return product.view(-1, *x.shape[1:])
+class _Change(torch.autograd.Function):
+    """Change to modes or back; the modes are orthonormal, so each is the other's gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sphere: Sphere, back: bool) -> Tensor:
+        ctx.sphere, ctx.back = sphere, back
+        quick = sphere.quick(x)
+        flat = x.flatten(1)
+        if quick is None:
+            raise ValueError("there is no quick change of basis for these values")
+        out = torch.empty_like(flat)
+        return (quick.from_modes if back else quick.to_modes)(flat, out).view(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _change(grad, ctx.sphere, not ctx.back), None, None
 
 
-def _apply_(
-    matrix: Tensor, x: Tensor, shift: Tensor | None = None, rectify: bool = False
-) -> Tensor:
-    features = x.shape[-1]
-    flat = x.view(len(x), -1)
-    width = max(1, CHUNK // (len(x) * features)) * features
-    if x.device.type == "cuda":
-        width = max(width, 2**26 // (len(x) * features) * features)
-    for first in range(0, flat.shape[1], width):
-        piece = flat[:, first : first + width]
-        result = matrix @ piece
-        if shift is not None:
-            result.view(len(x), -1, features).add_(shift)
-        piece.copy_(result.relu_() if rectify else result)
-    return x
+def _change(x: Tensor, sphere: Sphere, back: bool) -> Tensor:
+    if sphere.quick(x) is None:
+        matrix = sphere.modes.to(x.dtype)
+        return ((matrix.T if back else matrix) @ x.flatten(1)).view(x.shape)
+    changed: Tensor = _Change.apply(x, sphere, back)  # type: ignore[no-untyped-call]
+    return changed
+
+
+@lru_cache(maxsize=16)
+def _modes(n_side: int, half: bool) -> Modes:
+    return Modes(n_side, half)
+
+
+def _width(x: Tensor) -> int:
+    """Return how many columns of x (V, ..., F) are worked on at once, whole voxels."""
+    most = CHUNK if x.device.type == "cpu" else 2**26
+    return max(1, most // (len(x) * x.shape[-1])) * x.shape[-1]
