@@ -308,8 +308,9 @@ def train_with_retries(
         else:
             network = copy.deepcopy(start).train()
         plan = replace(preset.plan, lr=preset.plan.lr * LOWER**number)
-        loss = compiled_loss(FodLoss(preset.losses, preset.architecture.degree), network, device)
-        live.begin(network, plan, batches)
+        parts = FodLoss(preset.losses, preset.architecture.degree)
+        loss = compiled_loss(parts, network, device)
+        live.begin(network, plan, batches, parts)
         try:
             fit = train(
                 network,

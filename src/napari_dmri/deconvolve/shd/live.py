@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from napari_dmri.deconvolve.shd.losses import FodLoss
     from napari_dmri.deconvolve.shd.prepared import Prepared
     from napari_dmri.deconvolve.shd.presets import Plan, Preset
     from napari_dmri.training.parts import Event
@@ -28,6 +29,9 @@ SHARE = 4.0
 
 SECONDS = 2.0
 """Seconds that a preview of patches may take; more voxels than that allows are left out."""
+
+SMOOTH = 0.2
+"""Share of the newest batch in a term that is told of."""
 
 PROBES = {"paper": 128, "tiled": 4}
 """Patches that are looked at for a collapse."""
@@ -92,13 +96,17 @@ class Live:
         self.every = every
         self.progress: Progress = silent
         self.network: torch.nn.Module | None = None
+        self.loss: FodLoss | None = None
+        self.terms: dict[str, float] = {}
         self.watch: Watch | None = None
         self.begun = self.next = 0.0
         self.fraction, self.most = 0.0, 300
 
-    def begin(self, network: torch.nn.Module, plan: Plan, batches: Any) -> None:
-        """Follow a network from its first step on."""
-        self.network = network
+    def begin(
+        self, network: torch.nn.Module, plan: Plan, batches: Any, loss: FodLoss | None = None
+    ) -> None:
+        """Follow a network from its first step on; with its loss, events name the terms of it."""
+        self.network, self.loss, self.terms = network, loss, {}
         count = PROBES[self.preset.mode]
         probe = next(iter(batches.batches(count)))
         # A tenth of the plan, but some steps at least: an untrained network is alike everywhere.
@@ -120,7 +128,7 @@ class Live:
     def __call__(self, event: Event) -> None:
         """Take an event of the training."""
         if self.tell is not None:
-            self.tell(event)
+            self.tell(self._with_terms(event))
         assert self.network is not None and self.watch is not None
         if event.kind == "epoch":
             found = self.watch.look(self.network, event.epoch)
@@ -135,6 +143,18 @@ class Live:
             self.show(self.preview(event))
             ended = time.monotonic()
             self.next = ended + max(self.every, SHARE * (ended - begun))
+
+    def _with_terms(self, event: Event) -> Event:
+        """Add the loss's terms by name as they count in it, smoothed over the last batches."""
+        if self.loss is None or event.kind not in ("step", "epoch"):
+            return event
+        weights = asdict(self.preset.losses)
+        for name, value in self.loss.last.items():
+            if name in weights:
+                now = weights[name] * float(value)
+                before = self.terms.get(name, now)
+                self.terms[name] = before + SMOOTH * (now - before)
+        return replace(event, metrics={**event.metrics, **self.terms})
 
     def preview(self, event: Event) -> Preview:
         """Show the slice that is asked for; network and random numbers are left as they are."""
