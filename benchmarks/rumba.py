@@ -1,4 +1,4 @@
-"""RUMBA-SD, 600 iterations: plain, accelerated and with total variation, against DIPY.
+"""RUMBA-SD, 600 iterations: plain, accelerated and RUMBA-TV, against DIPY.
 
 Run ``python benchmarks/rumba.py``; ``BENCH_THREADS`` sets the number of threads (2). DIPY runs on a
 few hundred voxels with the same axes, response and iterations; F1 is of the same voxels, by the

@@ -75,6 +75,6 @@ def test_methods_text_tells_how_fibres_were_found():
     assert "shell at b = 3000 s/mm² (64 volumes), non-negative in 180 directions" in text
     assert "regulariser of 0.001 [2]" in text
     assert "amounts of grey matter and CSF" in text
-    assert "RUMBA-SD with total variation) in 600 accelerated iterations" in text
+    assert "total variation along space (RUMBA-TV) in 600 accelerated iterations" in text
     assert "at least 5 degrees apart and of at least 10 % of the largest" in text
     assert "[1] Dhollander" in text and "[2] Tournier" in text

@@ -152,6 +152,14 @@ def test_a_preset_sets_what_is_left_at_its_default():
     assert csd.forecast(1000, {"preset": "sharpest"}) > csd.forecast(1000)
 
 
+@pytest.mark.parametrize("name", ["rumba", "rumba-tv"])
+def test_results_are_called_as_their_method_is(name):
+    scan = scan_of(1000, 3000, shape=(2, 1, 1))
+    found = deconvolve(scan, name, responses(1000, 3000), iterations=2, device="cpu")
+    assert METHODS[name].label == {"rumba": "RUMBA-SD", "rumba-tv": "RUMBA-TV"}[name]
+    assert METHODS[name].label in found.fod.name
+
+
 def test_rumba_is_accelerated_unless_asked_otherwise():
     for name in ("rumba", "rumba-tv"):
         usual = METHODS[name].keywords({})

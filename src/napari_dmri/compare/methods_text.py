@@ -199,8 +199,11 @@ def _constraints(p: dict[str, Any], record: Mapping[str, Any]) -> str:
 
 def _rumba(p: dict[str, Any], record: Mapping[str, Any]) -> str:
     text = "Fibre orientation distributions were estimated by Richardson-Lucy deconvolution with a "
-    text += "likelihood of noisy magnitudes (RUMBA-SD"
-    text += " with total variation)" if record.get("method") == "rumba-tv" else ")"
+    text += "likelihood of noisy magnitudes"
+    if record.get("method") == "rumba-tv":
+        text += " and total variation along space (RUMBA-TV)"
+    else:
+        text += " (RUMBA-SD)"
     if p.get("iterations") is not None:
         text += f" in {p['iterations']} {'accelerated ' if p.get('accelerate') else ''}iterations"
     if p.get("order") is not None:

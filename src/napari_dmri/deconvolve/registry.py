@@ -276,7 +276,7 @@ METHODS: dict[str, Method] = {
         ),
         Method(
             name="rumba-tv",
-            label="RUMBA-SD with TV",
+            label="RUMBA-TV",
             summary="RUMBA-SD that also smooths along space by total variation.",
             reference="Canales-Rodríguez et al., PLoS ONE 10:e0138910, 2015",
             target="napari_dmri.deconvolve.rumba:rumba",

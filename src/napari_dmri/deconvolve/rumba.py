@@ -80,7 +80,7 @@ def rumba(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Deconvolution:
-    r"""Estimate fODFs, grey matter and CSF by RUMBA-SD, with total variation on request.
+    r"""Estimate fODFs, grey matter and CSF by RUMBA-SD, or RUMBA-TV with total variation.
 
     .. math:: f \leftarrow f \circ \frac{H^T \big[ S \circ \tfrac{I_n}{I_{n-1}}
               (S \circ H f / \sigma^2) \big]}{H^T H f}

@@ -1,4 +1,4 @@
-r"""Run RUMBA-SD on all voxels together, each compartment's map smoothed by total variation.
+r"""Run RUMBA-TV: RUMBA-SD on all voxels, each compartment's map smoothed by total variation.
 
 Each step's factor is divided by (Canales-Rodriguez et al. 2015)
 

@@ -1,4 +1,4 @@
-"""Read a scan's voxels all together, run RUMBA-SD with total variation, and lay the result out."""
+"""Read a scan's voxels all together, run RUMBA-TV, and lay the result out."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def solve_volume(
     copies = 3 if effort.accelerate else 2
     require_memory(
         len(flat) * 4 * (copies * plan.columns + 2 * plan.rows + sum(output.widths)),
-        f"RUMBA-SD with total variation of {len(flat)} voxels of {scan.name}",
+        f"RUMBA-TV of {len(flat)} voxels of {scan.name}",
         "crop the scan, use fewer axes, or leave total variation out.",
         where.name,
     )
