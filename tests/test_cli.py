@@ -64,6 +64,13 @@ def scan(tmp_path) -> Path:
     return write(tmp_path / "in put" / "häupt.nii.gz")
 
 
+def renamed(scan: Path) -> tuple[Path, Path]:
+    """Give a scan's gradient files names by which they are not found beside it."""
+    stem = scan.name.removesuffix(".nii.gz")
+    files = [scan.with_name(f"{stem}.{end}") for end in ("bval", "bvec")]
+    return tuple(file.rename(file.with_name(f"of {file.name}.txt")) for file in files)
+
+
 @pytest.fixture
 def mask(scan) -> Path:
     return scan.with_name("häupt_mask.nii.gz")
@@ -220,6 +227,23 @@ def test_compare_writes_everything_with_a_reference(scan, mask, tmp_path):
     assert (out / "RISH2_panels.png").stat().st_size > 5000
     assert "spherical harmonics" in (out / "methods.txt").read_text()
     refused(*args, "-o", out, words="holds earlier results")
+
+
+def test_compare_takes_gradients_of_other_names(scan, mask, tmp_path):
+    other = write(tmp_path / "b.nii.gz", turn=1.0, factor=0.8, seed=1)
+    base = ("compare", scan, other, "--mask", mask, "--map", "FA")
+    expected = json.loads(run(*base, "-o", tmp_path / "o", "--json").stdout)["rows"]
+    (bval, bvec), (bval2, bvec2) = renamed(scan), renamed(other)
+    args = (*base, "-o", tmp_path / "p")
+    refused(*args, words="of one kind; these are")
+    refused(*args, "--bval", bval, words="1 --bval and 0 --bvec files were given for 2 scans")
+    each = ("--bval", bval, bval2, "--bvec", bvec, bvec2)
+    assert json.loads(run(*args, *each, "--json").stdout)["rows"] == expected
+    one = ("--bval", bval, "--bvec", bvec, "-o", tmp_path / "q", "--json")
+    same = ("compare", scan, scan, "--mask", mask, "--map", "FA")
+    assert all(row["NMSE"] == 0 for row in json.loads(run(*same, *one).stdout)["rows"])
+    maps = ("compare", mask, mask, "--bval", bval, "--bvec", bvec, "-o", tmp_path / "r")
+    refused(*maps, words="are for scans")
 
 
 def test_compare_takes_maps_and_labels(tmp_path):
@@ -501,7 +525,7 @@ def test_values_in_a_row_become_repeated_options(given, expected):
     assert " ".join(spread(given.split(), {"--s"})) == expected
 
 
-def test_view_and_demo_hand_over_to_the_viewer(scan, tmp_path, monkeypatch):
+def test_view_and_demo_hand_over_to_the_viewer(scan, mask, tmp_path, monkeypatch):
     import types
 
     seen = []
@@ -513,10 +537,17 @@ def test_view_and_demo_hand_over_to_the_viewer(scan, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "napari_dmri.viewer.demo", shown)
     run("view", scan, scan)
     run("demo", "--scan", scan, "-o", tmp_path / "d", "--headless")
-    assert seen[0] == ([scan, scan], {"basis": None, "side_by_side": False})
+    plain = {"basis": None, "side_by_side": False, "gradients": None}
+    assert seen[0] == ([scan, scan], plain)
     assert seen[1] == {"scan": scan, "out": tmp_path / "d", "headless": True}
     run("view", scan, "--basis", "descoteaux07", "--side-by-side")
-    assert seen[2] == ([scan], {"basis": "descoteaux07", "side_by_side": True})
+    assert seen[2] == ([scan], {**plain, "basis": "descoteaux07", "side_by_side": True})
+    bval, bvec = renamed(scan)
+    run("view", scan, mask, "--bval", bval, "--bvec", bvec)
+    assert seen[3] == ([scan, mask], {**plain, "gradients": (bval, bvec)})
+    refused("view", scan, "--bval", bval, words="give both")
+    refused("view", mask, "--bval", bval, "--bvec", bvec, words="0 4D images")
+    refused("view", scan, scan, "--bval", bval, "--bvec", bvec, words="2 4D images")
     refused("view", tmp_path / "none.nii", words="No file")
     refused("demo", "--scan", tmp_path / "none.nii", words="No scan")
 

@@ -75,8 +75,11 @@ def test_view_files_opens_docks_and_files(monkeypatch, make_napari_viewer, scan_
     monkeypatch.setattr(napari, "Viewer", lambda **_: made)
     ran = []
     monkeypatch.setattr(napari, "run", lambda: ran.append(True))
-    view_files([scan_files / "sub-01_dwi.nii.gz", scan_files / "t1.nii.gz"])
+    files = [scan_files / f"sub-01_dwi.{end}" for end in ("bval", "bvec")]
+    moved = tuple(file.rename(file.with_name(f"gradients{file.suffix}")) for file in files)
+    view_files([scan_files / "sub-01_dwi.nii.gz", scan_files / "t1.nii.gz"], gradients=moved)
     assert len(made.layers) == 2
+    assert scan_of(made.layers[0]).gradients.shell().bvalue == 1000
     assert ran == [True]
     assert set(made.window.dock_widgets) >= {f"{name} (napari-dmri)" for name in DOCKS}
     assert np.allclose(made.layers[1].extent.world, made.layers[0].extent.world[:, 1:])

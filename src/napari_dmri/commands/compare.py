@@ -60,6 +60,17 @@ def compare(
     order: Annotated[int | None, typer.Option(help="SH order of RISH, GFA, residual.")] = None,
     shell: Annotated[float | None, typer.Option(help="b-value of the SH fit (s/mm²).")] = None,
     mask: MaskOption = None,
+    bval: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="b-values that are not beside the scans: one file for all, or one each for A, B "
+            "and the reference.",
+            show_default=False,
+        ),
+    ] = None,
+    bvec: Annotated[
+        list[Path] | None, typer.Option(help="b-vectors, in the same way.", show_default=False)
+    ] = None,
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -71,13 +82,14 @@ def compare(
 
     folder = refuse_existing(output, ("table.tsv", "methods.txt"), overwrite)
     paths = [a, b, *([reference] if reference else [])]
+    tables = _gradient_files(bval, bvec, len(paths))
     regions: NDArray[Any] | None
     with progress_bar(quiet) as progress:
         inner = part(progress, 0, 0.8)
-        if _are_scans(paths):
+        if _are_scans(paths, given=bool(bval)):
             wanted = maps or ["FA", "MD"]
             found, regions, records = _of_scans(
-                paths, labels, mask, wanted, volume, order, shell, device, inner
+                paths, tables, labels, mask, wanted, volume, order, shell, device, inner
             )
         else:
             if maps:
@@ -106,13 +118,32 @@ def _number(cell: str) -> float | None:
     return None if cell in ("", "n/a") else float(cell)
 
 
-def _are_scans(paths: Sequence[Path]) -> bool:
+def _gradient_files(
+    bval: Sequence[Path] | None, bvec: Sequence[Path] | None, count: int
+) -> list[tuple[Path | None, Path | None]]:
+    """Return the gradient files of each scan, (None, None) where they are beside it."""
+    values, vectors = list(bval or ()), list(bvec or ())
+    if len(values) != len(vectors) or len(values) not in (0, 1, count):
+        raise InputError(
+            f"{len(values)} --bval and {len(vectors)} --bvec files were given for {count} scans; "
+            f"give one of each for all of them, or {count} in the order A, B, reference."
+        )
+    if not values:
+        return [(None, None)] * count
+    pairs = list(zip(values, vectors, strict=True))
+    return [(pairs * count)[i] for i in range(count)]
+
+
+def _are_scans(paths: Sequence[Path], given: bool) -> bool:
+    """Tell scans from maps; with gradient files ``given``, any 4D image is a scan."""
     from napari_dmri.io import classify
 
     kinds = {path: classify(path) for path in paths}
-    if set(kinds.values()) == {"scan"}:
+    if set(kinds.values()) <= ({"scan", "series"} if given else {"scan"}):
         return True
     if set(kinds.values()) <= {"image", "labels"}:
+        if given:
+            raise InputError("--bval and --bvec are for scans; A and B are maps: leave them out.")
         return False
     listed = ", ".join(f"{path}: {kind}" for path, kind in kinds.items())
     raise InputError(f"Compare takes scans or 3D maps, all of one kind; these are {listed}.")
@@ -120,6 +151,7 @@ def _are_scans(paths: Sequence[Path]) -> bool:
 
 def _of_scans(
     paths: Sequence[Path],
+    tables: Sequence[tuple[Path | None, Path | None]],
     labels: Path | None,
     mask: Path | None,
     wanted: Sequence[str],
@@ -144,7 +176,10 @@ def _of_scans(
     unknown = [name for name in wanted if name not in MAP_INFO]
     if unknown:
         raise InputError(f"Unknown map {', '.join(unknown)}; choose from {', '.join(MAP_INFO)}.")
-    scans = [read_scan(path) for path in paths]
+    scans = [
+        read_scan(path, bval=bval, bvec=bvec)
+        for path, (bval, bvec) in zip(paths, tables, strict=True)
+    ]
     base = scans[-1]
     for scan in scans[:-1]:
         require_same_grid(scan, base, "comparison")

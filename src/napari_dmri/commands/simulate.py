@@ -8,10 +8,21 @@ from typing import Annotated
 
 import typer
 
-from napari_dmri.commands.console import JsonOption, QuietOption, emit, progress_bar
+from napari_dmri.commands.console import (
+    BvalOption,
+    BvecOption,
+    JsonOption,
+    QuietOption,
+    emit,
+    progress_bar,
+)
 from napari_dmri.errors import InputError
 
 __all__ = ["Size", "demo", "phantom", "view"]
+
+
+FOUR_D = ("scan", "series")
+"""What `napari_dmri.io.classify` calls files that gradients can belong to."""
 
 
 class Size(str, Enum):
@@ -37,19 +48,35 @@ def view(
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="Glyphs of several SH images in panels.")
     ] = False,
+    bval: BvalOption = None,
+    bvec: BvecOption = None,
 ) -> None:
     """Open files in napari with the docks."""
-    missing = [str(path) for path in files if not path.exists()]
+    given = [path for path in (bval, bvec) if path is not None]
+    if len(given) == 1:
+        raise InputError("--bval and --bvec belong together and one is given; give both.")
+    missing = [str(path) for path in (*files, *given) if not path.exists()]
     if missing:
         raise InputError(f"No file at {', '.join(missing)}; check the path.")
     if basis is not None:
         from napari_dmri.io.sh_images import basis_name
 
         basis = basis_name(basis)
+    gradients = None
+    if bval is not None and bvec is not None:
+        from napari_dmri.io import classify
+
+        series = [path for path in files if path.is_file() and classify(path) in FOUR_D]
+        if len(series) != 1:
+            raise InputError(
+                f"--bval and --bvec belong to one scan and {len(series)} 4D images are given; "
+                "put each scan's gradient files beside it."
+            )
+        gradients = (bval, bvec)
     _needs_viewer()
     from napari_dmri.viewer.launch import view_files
 
-    view_files(files, basis=basis, side_by_side=side_by_side)
+    view_files(files, basis=basis, side_by_side=side_by_side, gradients=gradients)
 
 
 def demo(

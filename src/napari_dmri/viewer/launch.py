@@ -60,6 +60,7 @@ def view_files(
     *,
     basis: str | None = None,
     side_by_side: bool = False,
+    gradients: tuple[str | Path, str | Path] | None = None,
     block: bool = True,
 ) -> Any:
     """Open napari with files and docks.
@@ -73,16 +74,18 @@ def view_files(
     side_by_side
         Show the glyphs of several SH files next to each other, with one camera, each over the
         maps among the files.
+    gradients
+        The bval and bvec files of the 4D image among the files; None finds them beside it.
     block
         Whether to run until the window is closed; otherwise the viewer is returned at once.
     """
     import napari
 
-    from napari_dmri.viewer.reader import reading_sh_as
+    from napari_dmri.viewer.reader import reading_gradients_from, reading_sh_as
 
     viewer = napari.Viewer(title="Diffusion MRI")
     open_docks(viewer)
-    with reading_sh_as(basis):
+    with reading_sh_as(basis), reading_gradients_from(gradients):
         for path in paths:
             viewer.open(str(path), plugin=PLUGIN)
     if side_by_side:

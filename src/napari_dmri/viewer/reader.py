@@ -29,7 +29,15 @@ from napari_dmri.viewer.layers import (
 if TYPE_CHECKING:
     from napari_dmri.io.sh_images import ShFile
 
-__all__ = ["NOTHING", "SUFFIXES", "get_reader", "layers_from", "read", "reading_sh_as"]
+__all__ = [
+    "NOTHING",
+    "SUFFIXES",
+    "get_reader",
+    "layers_from",
+    "read",
+    "reading_gradients_from",
+    "reading_sh_as",
+]
 
 SUFFIXES = (
     ".nii",
@@ -44,6 +52,7 @@ SUFFIXES = (
 )
 
 _basis: ContextVar[str | None] = ContextVar("basis", default=None)
+_gradients: ContextVar[tuple[str | Path, str | Path] | None] = ContextVar("gradients", default=None)
 
 NOTHING: list[Any] = [(None,)]
 """What a napari reader returns when it dealt with a file and has no layer to add."""
@@ -65,6 +74,16 @@ def reading_sh_as(basis: str | None) -> Iterator[None]:
         yield
     finally:
         _basis.reset(token)
+
+
+@contextmanager
+def reading_gradients_from(files: tuple[str | Path, str | Path] | None) -> Iterator[None]:
+    """Read 4D images as scans with the gradients of a bval and a bvec file, while it lasts."""
+    token = _gradients.set(files)
+    try:
+        yield
+    finally:
+        _gradients.reset(token)
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[Any]] | None:
@@ -139,6 +158,9 @@ def layers_from(path: str | Path) -> list[LayerData]:
     if path.is_dir():
         refuse_folder(path)
     kind = io.classify(path)
+    gradients = _gradients.get()
+    if gradients is not None and kind in ("scan", "series"):
+        return [scan_layer(io.read_scan(path, bval=gradients[0], bvec=gradients[1]))]
     if kind == "scan":
         return [scan_layer(io.read_scan(path))]
     basis = _basis.get()
