@@ -57,7 +57,9 @@ def test_what_was_painted_is_what_is_fitted(viewer, dock, small_scan, finish):
     painted = np.zeros(small_scan.grid[::-1], np.uint8)
     painted[5, 7:9, 6:8] = 1
     mask = viewer.add_labels(painted, scale=viewer.layers[0].scale[1:], units=("mm",) * 3)
+    assert "every voxel is fitted, air too" in dock.mask_line.sentence
     dock.mask_row.picker.choose(mask)
+    assert dock.mask_line.sentence == ""
     mask.data[5, 7, 8] = 1
     for name, box in dock.outputs.items():
         box.setChecked(name == "FA")

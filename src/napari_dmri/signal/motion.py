@@ -69,7 +69,7 @@ SETTLED = 0.003
 """A step that moves the head's edge by less (mm) ends the steps."""
 
 THIN = 60.0
-"""An image with a shorter edge (mm) does not determine all six parameters: noise passes for motion."""
+"""An image with a shorter edge (mm) does not determine all parameters: noise passes for motion."""
 
 RADIUS = 50.0
 """Radius of the head (mm) in the framewise displacement."""

@@ -89,6 +89,7 @@ class FitDock(ExportingDock):
         self.scan_line = self.line()
         self.mask_row = MaskRow(self.viewer, self.scans, self.scan_line)
         self.row("&Mask", self.mask_row, "Voxels to fit.")
+        self.mask_line = self.line()
         self._build_method()
         self._build_settings()
         self.result_name = name_edit()
@@ -282,6 +283,9 @@ class FitDock(ExportingDock):
 
     def _estimate(self, *_: Any) -> None:
         scan, options = scan_of(self.scans.layer), self.options
+        whole = scan is not None and scan.mask is None and self.mask_row.picker.layer is None
+        words = "No mask: every voxel is fitted, air too. Press make for a brain mask."
+        self.mask_line.say(words if whole else "", "note" if whole else "")
         if scan is None:
             self.device.say(device_line())
             self.run_bar.enable(False, "Open a scan first.")
