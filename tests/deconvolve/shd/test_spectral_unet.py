@@ -128,3 +128,13 @@ def test_half_precision_changes_little():
     assert found.dtype == torch.float32
     assert error(found.detach(), exact.detach()) < 0.01
     assert shape_error(found.detach(), exact.detach()) < 0.1
+
+
+def test_compiling_leaves_the_network_as_it_is():
+    x = crossings((1, 4, 4, 4))
+    net = settle(network(), x)
+    with torch.no_grad():
+        expected, _ = net(x)
+        net.compile()
+        assert torch.equal(net(x)[0], expected)
+    assert net._compiled_call_impl is None

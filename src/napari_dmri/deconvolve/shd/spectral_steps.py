@@ -27,7 +27,7 @@ UNIT = math.sqrt(4 * math.pi)
 BLOCK = 1 << 17
 """Numbers of a block of work on a CPU: what a core's own cache holds."""
 
-ALL = 1 << 28
+ALL = 1 << 26
 """Numbers of a block of work on a GPU."""
 
 

@@ -13,7 +13,7 @@ amplitudes positive, and their projection is the fODF.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -160,6 +160,9 @@ class SpectralNetwork(nn.Module):
             self.up.append(block(level, both, widths[max(level - 1, 0)]))
         self.bottom = block(last, inputs, widths[max(last - 1, 0)])
         self.head = SpectralHead(widths[0], bands[0], architecture.degree, others)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Leave the network as it is: its time goes into steps that a compiler cannot join."""
 
     def forward(self, shells: Tensor) -> tuple[Tensor, Tensor]:
         """Return coefficients of the fODF and f_00 of the other tissues.
