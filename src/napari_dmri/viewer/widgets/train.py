@@ -122,7 +122,7 @@ class TrainDock(TrainForm):
             soonest, latest = forecast(self.options, counts, min(orders, default=4), threads)
             words.append(f"about {in_words(soonest)}")
             if self.options.network and latest > 1.2 * soonest:
-                words.append(f"{in_words(latest)} if all {5 + self.epochs.value()} epochs help")
+                words[-1] += f", {in_words(latest)} at most ({5 + self.epochs.value()} epochs)"
         if self.options.network and len(pairs) < ENOUGH:
             words.append("validates on one end of each brain")
         elif self.options.network:
