@@ -54,7 +54,12 @@ def error(scan, target, mask):
 def test_the_methods_are_listed_with_the_stages_of_the_paper():
     assert [METHODS[n].label for n in ("shresnet", "golkov")] == ["SHResNet", "Golkov"]
     model = METHODS["shresnet"].make(order=4)
-    assert model.network_settings == {"blocks": 2, "hidden": 15, "mode": "paper"}
+    assert model.network_settings == {
+        "blocks": 2,
+        "hidden": 15,
+        "mode": "paper",
+        "final_layers": 1,
+    }
     first, second = PAPER_STAGES
     assert (first.optimizer, first.lr, first.batch, first.epochs) == ("adam", 1e-3, 256, 5)
     assert (second.optimizer, second.batch, second.factor) == ("sgd", 128, 0.9)

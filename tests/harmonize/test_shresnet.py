@@ -57,6 +57,8 @@ def as_written(network: SHResNet, patches: torch.Tensor, padding: int) -> torch.
         )
         y = cut(y, 3) - residual
     z = conv(network.post, y) - cut(p, 1 + 3 * len(network.blocks))
+    if network.extra is not None:
+        z = torch.relu(conv(network.extra, z))
     return conv(network.final, z, 0)
 
 
@@ -82,6 +84,37 @@ def test_an_untrained_network_is_the_identity(order: int, blocks: int) -> None:
         edge = networks.patch_size(tiles, 2)
         x = torch.randn(1, n_coefficients(order), edge, edge, edge)
         assert torch.equal(tiles(x), shresnet_tiles.crop(x, tiles.halo))
+
+
+@pytest.mark.parametrize("mode", ["paper", "tiled"])
+def test_two_final_layers_start_as_the_identity_and_are_computed_as_written(mode: str) -> None:
+    settings = {"blocks": 1, "hidden": 6, "mode": mode, "final_layers": 2}
+    network = networks.build("shresnet", 4, **settings)
+    edge = networks.patch_size(network, 2)
+    assert networks.halo(network) == (1 if mode == "paper" else 7)
+    x = torch.randn(3, 15, edge, edge, edge)
+    inner = shresnet_tiles.crop(x, network.halo)
+    assert torch.equal(network(x), inner[..., 0, 0, 0] if mode == "paper" else inner)
+    network = trained(**settings)
+    padding = 1 if mode == "paper" else 0
+    with torch.no_grad():
+        expected = as_written(network.double(), x.double(), padding)
+        found = network(x.double())
+    torch.testing.assert_close(found, expected.reshape(found.shape), rtol=0, atol=1e-12)
+    assert float((found - inner.reshape(found.shape)).abs().max()) > 0.01
+    values = volume((9, 5, 4))
+    tensors = networks.to_tensors(network.float())
+    again = networks.from_tensors("shresnet", networks.settings(network), tensors)
+    a, b = (networks.predict(n, values, device="cpu") for n in (network, again))
+    np.testing.assert_array_equal(a, b)
+    gradients = []
+    for compute in (network, lambda v: as_written(network, v, padding)):
+        network.zero_grad()
+        (compute(x) ** 2).sum().backward()
+        gradients.append(network.extra.weight.grad.clone())
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+    with pytest.raises(InputError, match="3 final layers; SHResNet takes 1 or 2"):
+        networks.build("shresnet", 4, final_layers=3)
 
 
 def test_number_of_parameters() -> None:

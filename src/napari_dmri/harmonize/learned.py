@@ -358,8 +358,8 @@ class LearnedHarmonizer:
 class SHResNetHarmonizer(LearnedHarmonizer):
     """Harmonize with SHResNet: residual blocks with a branch for each SH order, on neighbourhoods.
 
-    Settings of the network: ``blocks`` (2), ``hidden`` (15) and ``mode``, ``"paper"`` for 3^3
-    patches or ``"tiled"`` for larger ones. Koppers et al., CDMRI 2018.
+    Settings of the network: ``blocks`` (2), ``hidden`` (15), ``final_layers`` (1) and ``mode``,
+    ``"paper"`` for 3^3 patches or ``"tiled"`` for larger ones. Koppers et al., CDMRI 2018.
     """
 
     NAME = "shresnet"

@@ -12,8 +12,13 @@ units, and a third, linear one that gives the 2l + 1 coefficients of its order. 
 paper's. What it leaves open is read as follows: pre, post and final are single linear convolutions
 that keep the number of coefficients, and final is the one that takes the neighbourhood together.
 
+With ``final_layers = 2`` another padded convolution with rectified linear units stands before the
+last one, :math:`\hat c = \mathrm{final}(\max(0, \mathrm{extra}(z)))`, of twice as many channels,
+so that it can pass on both signs: coefficients are signed.
+
 Before training the network is the identity, exactly: pre copies, the last convolutions of the
-branches and post are zero, and final is minus the centre.
+branches and post are zero, and final is minus the centre (extra copies z and -z, and final takes
+their difference).
 
 There are two modes, and they are different functions once trained:
 
@@ -22,7 +27,7 @@ There are two modes, and they are different functions once trained:
     lies beyond the nearest neighbours never counts. Computed as in `shresnet_patch`.
 ``tiled``
     Takes patches of any size and pads nothing: each convolution cuts off a margin of one voxel,
-    3 n + 3 in all.
+    3 n + 3 in all, or 3 n + 4 with two final layers.
 """
 
 from __future__ import annotations
@@ -64,12 +69,16 @@ class SHResNetConfig:
         Channels of a branch's first two convolutions (the paper does not state them).
     mode
         ``"paper"`` or ``"tiled"``.
+    final_layers
+        1, or 2 for a convolution with rectified linear units before the last (the paper says
+        "convolutions" and no more).
     """
 
     order: int = 4
     blocks: int = 2
     hidden: int = 15
     mode: str = "paper"
+    final_layers: int = 1
 
     def __post_init__(self) -> None:
         n_coefficients(self.order)
@@ -82,6 +91,8 @@ class SHResNetConfig:
             )
         if self.mode not in MODES:
             raise InputError(f"Unknown mode {self.mode!r}; choose one of {', '.join(MODES)}.")
+        if self.final_layers not in (1, 2):
+            raise InputError(f"{self.final_layers} final layers; SHResNet takes 1 or 2.")
 
     @property
     def channels(self) -> int:
@@ -134,17 +145,25 @@ class SHResNet(nn.Module):
             self.pre = nn.Conv3d(channels, channels, 3)
             self.blocks = nn.ModuleList(Block(self.config) for _ in range(self.config.blocks))
             self.post = nn.Conv3d(channels, channels, 3)
-            self.final = nn.Conv3d(channels, channels, 3)
-        for layer in (self.pre, self.post, self.final):
-            _zero(layer)
+            two = self.config.final_layers == 2
+            self.extra = nn.Conv3d(channels, 2 * channels, 3) if two else None
+            self.final = nn.Conv3d(2 * channels if two else channels, channels, 3)
+        for layer in (self.pre, self.post, self.extra, self.final):
+            if layer is not None:
+                _zero(layer)
         nn.init.dirac_(self.pre.weight)
         with torch.no_grad():
-            nn.init.dirac_(self.final.weight).neg_()
+            nn.init.dirac_(self.final.weight[:, :channels]).neg_()
+            if self.extra is not None:
+                nn.init.dirac_(self.extra.weight[:channels])
+                nn.init.dirac_(self.extra.weight[channels:]).neg_()
+                nn.init.dirac_(self.final.weight[:, channels:])
 
     @property
     def halo(self) -> int:
         """Voxels on each side that a prediction needs beyond its own."""
-        return 1 if self.config.mode == "paper" else 3 + 3 * self.config.blocks
+        config = self.config
+        return 1 if config.mode == "paper" else 2 + 3 * config.blocks + config.final_layers
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """Return coefficients at the target site.

@@ -16,6 +16,8 @@ Three re-orderings, none of which changes a result:
       \hat c = \langle T, y_{n-1} \rangle - \langle \mathrm{third}^* T, h_n \rangle
                - \langle \mathrm{final}, p \rangle + \mathrm{const}.
 
+With two final layers the end is not linear and is computed layer by layer.
+
 Arrays are (N, 3 C, 3, 3, b): N groups of b patches, the channels (w, c) of a voxel row together in
 memory.
 """
@@ -56,12 +58,14 @@ class Folded:
 
     ``blocks`` has the first, second and third layer of each branch; the last block's third is
     part of ``tail``, which has kernels for y, for each branch's h, and for p, and the constant.
+    With two final layers there is ``end`` instead of a tail: post, extra and final.
     """
 
     channels: int
     pre: Layer
     blocks: tuple[tuple[tuple[Layer, ...], ...], ...]
-    tail: tuple[torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor]
+    tail: tuple[torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor] | None
+    end: tuple[Layer, Layer, Layer] | None = None
 
 
 def fold(network: SHResNet) -> Folded:
@@ -76,9 +80,15 @@ def fold(network: SHResNet) -> Folded:
             _branches(block.second, len(parts)),
             tuple(_layer(weight, bias) for weight, bias in third),
         ]
-        folded.append(tuple(layers[: 2 if block is blocks[-1] else 3]))
+        linear_end = block is blocks[-1] and network.extra is None
+        folded.append(tuple(layers[: 2 if linear_end else 3]))
     pre = _layer(network.pre.weight, _bias(network.pre))
-    return Folded(network.config.channels, pre, tuple(folded), _tail(network, blocks[-1]))
+    channels, final = network.config.channels, network.final
+    if network.extra is None:
+        return Folded(channels, pre, tuple(folded), _tail(network, blocks[-1]))
+    post, extra = (_layer(n.weight, _bias(n)) for n in (network.post, network.extra))
+    end = post, extra, (_whole(final.weight), _bias(final))
+    return Folded(channels, pre, tuple(folded), None, end)
 
 
 def run(folded: Folded, patches: torch.Tensor) -> torch.Tensor:
@@ -102,10 +112,15 @@ def run_rows(folded: Folded, rows: torch.Tensor) -> torch.Tensor:
         if third:
             parts = [_conv(h, layer) for h, layer in zip(hidden, third[0], strict=True)]
             y = y - _join(parts)
-    of_y, of_h, of_p, constant = folded.tail
-    out = functional.conv3d(y, of_y, constant) + functional.conv3d(p, of_p)
-    for h, kernel in zip(hidden, of_h, strict=True):
-        out = out + functional.conv3d(h, kernel)
+    if folded.tail is None:
+        assert folded.end is not None
+        post, extra, final = folded.end
+        out = functional.conv3d(torch.relu_(_conv(_conv(y, post) - p, extra)), *final)
+    else:
+        of_y, of_h, of_p, constant = folded.tail
+        out = functional.conv3d(y, of_y, constant) + functional.conv3d(p, of_p)
+        for h, kernel in zip(hidden, of_h, strict=True):
+            out = out + functional.conv3d(h, kernel)
     return out.permute(0, 2, 3, 4, 1).reshape(-1, folded.channels)
 
 

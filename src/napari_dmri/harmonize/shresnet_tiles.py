@@ -44,8 +44,10 @@ def run(
     y = p
     for block in network.blocks:
         y = crop(y, 3) - _residual(block, y, pause)  # type: ignore[arg-type]
-    z = network.post(y) - crop(p, network.halo - 2)
+    z = network.post(y) - crop(p, 1 + 3 * len(network.blocks))
     pause()
+    if network.extra is not None:
+        z = torch.relu_(network.extra(z))
     out: torch.Tensor = network.final(z)
     return out
 
