@@ -241,6 +241,7 @@ class CompareModels(Section):
             level = "warning"
         self.line.say(words, level)
         self.row_.show()
+        self.keep.setEnabled(True)
         self.panels = [[layer] for layer in _layers(compared)]
         self.side.setEnabled(True)
         # The window has to draw between leaving one grid and entering the next.
