@@ -193,7 +193,6 @@ def train_model(
         choose_preset,
         read_settings,
         train_with_retries,
-        weights_hash,
     )
     from napari_dmri.deconvolve.shd.live import Live
     from napari_dmri.deconvolve.shd.model import ShdModel
@@ -234,7 +233,7 @@ def train_model(
             "architecture": chosen.architecture.as_dict(),
             "losses": losses.as_dict(),
             "data": [[e["use"], e["sha256"], e["voxels"]] for e in entries],
-            "start": "" if start is None else weights_hash(start.network),
+            "start": "" if start is None else start.sha256,
         }
         held = None if state is None else read_settings(state)
         outcome: Outcome = train_with_retries(

@@ -177,11 +177,8 @@ def as_deconvolution(
     device, progress, mode
         Where it ran; who is told; the mode, if not the model's own.
     """
-    from napari_dmri.deconvolve.shd.fit import weights_hash
-
     card, mask = model.card, prepared.mask
     mode = mode or str(card["mode"])
-    digest = str(card.get("sha256") or weights_hash(model.network))
     given = dict(responses) if isinstance(responses, ResponseSet) else {"wm": responses}
     used = {t: given[t] for t in ("wm", *model.others)}
     residual = _residual(prepared, prediction, progress)
@@ -201,7 +198,7 @@ def as_deconvolution(
             "scan": scan.name,
             "path": str(scan.path or ""),
             "model": {
-                "sha256": digest,
+                "sha256": model.sha256,
                 "label": card["label"],
                 "bvalues": list(model.bvalues),
                 "subjects": list(card.get("subjects", [])),

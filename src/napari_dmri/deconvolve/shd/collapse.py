@@ -74,7 +74,7 @@ def facts_of(coefficients: Array, fractions: Array | None = None) -> Facts:
     1.0
     """
     first = coefficients[:, :1]
-    rest = coefficients[:, 1:] / np.where(np.abs(first) > 1e-6, first, np.inf)
+    rest = coefficients[:, 1:] / np.where(np.abs(first) > 1e-12, first, np.inf)
     energy = float(np.square(rest).sum(1).mean())
     mean = float(np.square(rest.mean(0)).sum())
     if fractions is None or not len(fractions):

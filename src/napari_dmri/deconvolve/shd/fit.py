@@ -190,7 +190,7 @@ def fit_to_scan(
         "architecture": chosen.architecture.as_dict(),
         "losses": chosen.losses.as_dict(),
         "data": _hash(prepared),
-        "start": "" if start is None else weights_hash(start.network),
+        "start": "" if start is None else start.sha256,
     }
     batches = FodPatches(store.volumes, chosen.architecture.patch, chosen.plan.steps, where.torch())
     live = Live(chosen, prepared, where.name, on_event, on_preview, preview_slice, preview_every)
@@ -428,7 +428,7 @@ def time_steps(preset: Preset, store: Any, device: str, others: int, count: int 
         with torch.autocast("cuda", torch.bfloat16, enabled=where.type == "cuda"):
             value = loss(network, batch.to(where).tensors)
         value.backward()  # type: ignore[no-untyped-call]
-        float(value)
+        float(value.detach())
         seconds.append(time.perf_counter() - begun)
     return float(np.median(seconds[1:]))
 
@@ -448,14 +448,6 @@ def drop_state(path: Path) -> None:
     """Delete a training's state and the card beside it."""
     for file in (path, path.with_suffix(".json")):
         file.unlink(missing_ok=True)
-
-
-def weights_hash(network: torch.nn.Module) -> str:
-    """Return the hash of a network's weights, as checkpoints have it."""
-    from napari_dmri.training.checkpoint import tensor_hash
-
-    state = network.state_dict()
-    return tensor_hash({name: value.detach().cpu().numpy() for name, value in state.items()})
 
 
 def _hash(prepared: Prepared) -> str:

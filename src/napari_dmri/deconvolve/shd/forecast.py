@@ -20,7 +20,30 @@ REFERENCE = 100.0
 GPU = 60.0
 """How many times faster a GPU is than that."""
 
-PACES: dict[tuple[str, str], tuple[float, float]] = {}
+PACES: dict[tuple[str, str], tuple[float, float]] = {
+    ("shd-s-tv", "small"): (0.143, 6.15e-05),
+    ("shd-s", "small"): (0.143, 6.48e-05),
+    ("shd-tv", "small"): (0.127, 0.00245),
+    ("shd", "small"): (0.125, 0.00257),
+    ("rt-esd", "small"): (0.307, 0.0067),
+    ("esd", "small"): (0.0802, 6.29e-05),
+    ("cnn", "small"): (0.0557, 0.000502),
+    ("cnn-tv", "small"): (0.0572, 0.000475),
+    ("mlp", "small"): (0.0225, 1.01e-05),
+    ("concat-so3", "small"): (0.37, 0.00725),
+    ("e3-sh", "small"): (0.0172, 9.43e-05),
+    ("shd-s-tv", "paper"): (0.394, 0.000171),
+    ("shd-s", "paper"): (0.403, 0.000179),
+    ("shd-tv", "paper"): (1.58, 0.0386),
+    ("shd", "paper"): (1.53, 0.0369),
+    ("rt-esd", "paper"): (6.34, 0.135),
+    ("esd", "paper"): (0.0839, 0.00123),
+    ("cnn", "paper"): (0.224, 0.00417),
+    ("cnn-tv", "paper"): (0.225, 0.004),
+    ("mlp", "paper"): (0.0281, 0.000139),
+    ("concat-so3", "paper"): (4.6, 0.11),
+    ("e3-sh", "paper"): (0.15, 0.003),
+}
 """Seconds of a step of training and of one voxel (a patch in paper mode) on that thread."""
 
 

@@ -1,0 +1,85 @@
+"""A collapse is told apart from scans that are alike, round or pure by themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tests.deconvolve.shd.conftest import make_responses, make_scan
+
+from napari_dmri.deconvolve.shd.collapse import Facts, Watch, explain, facts_of
+from napari_dmri.deconvolve.shd.inputs import prepare
+from napari_dmri.deconvolve.shd.samples import FodPatches, PatchStore
+
+USUAL = Facts(0.1, 0.5, 0.5, 0.3)
+
+
+def test_alike_and_round_are_measured():
+    rng = np.random.default_rng(0)
+    varied = np.c_[np.ones(500), rng.standard_normal((500, 5))]
+    assert facts_of(varied).alike < 0.05 and facts_of(varied).energy == pytest.approx(5, rel=0.1)
+    same = np.tile([2.0, 1, 0, 0, 0, 1], (20, 1))
+    assert facts_of(same).alike == pytest.approx(1) and facts_of(same).energy == pytest.approx(0.5)
+    fractions = facts_of(varied, np.r_[np.zeros(400), np.ones(100)])
+    assert (fractions.fibres, fractions.tissues) == (0.8, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (Facts(0.2, 1.0, 0.3, 0.3), ""),
+        (Facts(0.2, 1e-5), "all fODFs are round"),
+        (Facts(0.999, 1.0), "all voxels have the same fODF"),
+        (Facts(0.2, 1.0, 1.0, 0.0), "fraction is 0 in all voxels"),
+        (Facts(0.2, 1.0, 0.0, 1.0), "fraction is 1 in all voxels"),
+    ],
+)
+def test_what_collapsed_is_said(made, words):
+    assert words in explain(made, USUAL) and bool(words) == bool(explain(made, USUAL))
+
+
+def test_a_scan_that_is_like_that_is_no_collapse():
+    assert explain(Facts(0.999, 1.0), Facts(0.99, 0.5)) == ""
+    assert explain(Facts(0.2, 1e-5), Facts(0.2, 1e-4)) == ""
+    assert explain(Facts(0.2, 1.0, 1.0, 0.0), Facts(0.1, 0.5, 0.0, 1.0)) == ""
+    assert explain(Facts(0.2, 1.0, 0.0, 1.0), Facts(0.1, 0.5, 1.0, 0.0)) == ""
+
+
+class Constant(torch.nn.Module):
+    """Give every voxel the same answer, or one that follows its shells."""
+
+    def __init__(self, white, water, follow=False):
+        super().__init__()
+        self.answer = torch.nn.Parameter(torch.tensor([white, 0.5 * white, 0.1]))
+        self.water, self.follow = water, follow
+
+    def forward(self, shells):
+        fod = torch.zeros(*shells.shape[:4], 15)
+        fod[..., :3] = self.answer
+        if self.follow:
+            fod[..., 1:6] = 5 * shells[..., -1, 1:6] * self.answer[0]
+        return fod, torch.full((*shells.shape[:4], 1), self.water)
+
+
+def watch_of(scan, warm=2):
+    store = PatchStore(("csf",))
+    store.add(prepare(scan, make_responses(), others=("csf",), degree=4))
+    return Watch(next(iter(FodPatches(store.volumes, 3).batches(16))), warm)
+
+
+def test_it_looks_after_a_while_and_waits_for_three_in_a_row():
+    watch = watch_of(make_scan())
+    assert watch.given.alike < 0.5 and watch.given.fibres > 0.3 and watch.given.tissues > 0.1
+    alike = Constant(1.0, 0.5)
+    said = [watch.look(alike, epoch) for epoch in range(1, 6)]
+    assert said == ["", "", "", "", "all voxels have the same fODF"]
+    fine = Constant(1.0, 0.5, follow=True)
+    assert not watch.look(fine, 6) and watch.times == 0
+
+
+@pytest.mark.parametrize(("white", "water", "number"), [(1e-6, 1.0, 0), (1.0, 0.0, 1)])
+def test_fractions_of_0_and_1_are_seen(white, water, number):
+    watch = watch_of(make_scan(), warm=0)
+    network = Constant(white, water, follow=True)
+    said = [watch.look(network, epoch) for epoch in range(1, 4)]
+    assert f"white matter's fraction is {number} in all voxels" in said[-1]
