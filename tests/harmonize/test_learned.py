@@ -119,6 +119,25 @@ def test_a_known_scaling_is_learned_and_said_on_the_card(golkov):
     assert np.array_equal(result.scan.volumes(b0), pair.source.volumes(b0))
 
 
+def test_where_nothing_like_it_was_trained_on_the_source_stays(golkov):
+    scan = subject_pair(9).source
+    data = np.array(scan.data)
+    hole = np.zeros(scan.grid, bool)
+    hole[10:12, 12:14, 5:7] = True
+    hole &= scan.mask
+    weighted = ~scan.gradients.b0_mask
+    data[np.ix_(*(np.arange(n) for n in scan.grid), np.flatnonzero(weighted))] *= np.where(
+        hole, 0.05, 1
+    )[..., None]
+    pierced = replace(scan, data=data)
+    result = golkov.apply_detailed(pierced, projection=False)
+    assert any("fades to the source's own fit" in note for note in result.notes)
+    refitted = harmonize.refit(pierced, 4)
+    assert np.allclose(result.scan.data[hole], refitted.data[hole], rtol=1e-4, atol=1e-2)
+    other = scan.mask & ~hole
+    assert np.abs(result.scan.data[other] - refitted.data[other])[:, weighted].mean() > 5
+
+
 def test_a_saved_model_gives_the_same_scan(golkov, tmp_path):
     path = golkov.save(tmp_path / "model")
     again = harmonize.load(path)

@@ -15,6 +15,7 @@ from napari_dmri.harmonize.base import Harmonization, trained_subject
 from napari_dmri.harmonize.cards import refuse_errors
 from napari_dmri.harmonize.novelty import judge, novelty_map
 from napari_dmri.harmonize.reconstruct import rebuild
+from napari_dmri.harmonize.trained_range import blend
 from napari_dmri.images import ScalarImage
 from napari_dmri.progress import Progress, part, silent
 from napari_dmri.provenance import provenance
@@ -64,6 +65,8 @@ def harmonize_scan(
         device=device,
         progress=part(report, 0.4, 0.8, f"{model.LABEL}: "),
     )
+    predicted, outside = _within(card, source, predicted)
+    notes += outside
     final, said = _final(source, predicted, projected, model.cap)
     notes += said
     harmonized, clipped = rebuild(
@@ -109,6 +112,23 @@ def _source(
     single = features.shell_scan(scan, float(card["shell"]), model.map_bvalue)
     order, smooth = int(card["order"]), float(card["smooth"])
     return fit_sh(single, order, smooth, device=device, progress=progress)
+
+
+def _within(card: dict[str, Any], source: ShImage, predicted: Array) -> tuple[Array, list[str]]:
+    """Keep the source where its signal is outside what the network was trained on, and say so."""
+    known = card.get("signal_range")
+    if known is None:
+        return predicted, []
+    inside = _inside(source)
+    kept, count = blend(known, source.coefficients, predicted, inside)
+    share = count / max(int(inside.sum()), 1)
+    if not count:
+        return kept, []
+    return kept, [
+        f"{count} voxels ({share:.1%}) have a mean S/b0 outside the {known['low']:.2f} to "
+        f"{known['high']:.2f} of the training voxels, which are of white and grey matter (CSF is "
+        "darker): there the result fades to the source's own fit."
+    ]
 
 
 def _final(

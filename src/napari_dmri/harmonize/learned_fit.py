@@ -13,6 +13,7 @@ from napari_dmri.harmonize.learned_card import make_card
 from napari_dmri.harmonize.learned_preview import previewing
 from napari_dmri.harmonize.novelty import Novelty, fit_novelty
 from napari_dmri.harmonize.plans import plan_orders, scan_of, subjects_of
+from napari_dmri.harmonize.trained_range import training_range
 from napari_dmri.harmonize.training_pairs import TISSUES, Added, Recipe, add_pair
 from napari_dmri.progress import Progress, part, silent
 from napari_dmri.sphere.harmonics import n_coefficients
@@ -127,6 +128,7 @@ def train_network(
             seed=model.seed,
             progress=part(report, 0.97, 1.0),
         )
+        known = training_range(training)
     from napari_dmri.device import choose_device
 
     card = make_card(
@@ -140,7 +142,7 @@ def train_network(
         choose_device(device).name,
         notes,
     )
-    return Trained(network, novelty, card)
+    return Trained(network, novelty, {**card, "signal_range": known})
 
 
 def _divide(
