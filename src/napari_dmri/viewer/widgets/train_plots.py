@@ -17,6 +17,9 @@ __all__ = ["CurvePlot", "SlicePlot"]
 REST = 0.8
 """Seconds between two paintings, so that training keeps the processor and the window keeps up."""
 
+FLAT = 2.5
+"""How much wider than high a slice is from which three of them stand one below the other."""
+
 TRAINING, VALIDATION = SHELL_COLOURS[0], SHELL_COLOURS[1]
 
 
@@ -101,8 +104,9 @@ class CurvePlot(LivePlot):
         best = self.best
         if best is not None:
             axes.plot(best, self.curves[best]["validation"], "o", mfc="none", mec=self.ink, ms=8)
-        axes.set(xlabel="epoch", ylabel="mean squared error of S/b0", yscale="log")
-        axes.yaxis.set_minor_formatter("{x:.2g}")
+        axes.set(xlabel="epoch", ylabel="loss", yscale="log")
+        low, top = axes.get_ylim()
+        axes.yaxis.set_minor_formatter(lambda x, _: _minor(x, top / low))
         axes.yaxis.set_major_formatter("{x:.2g}")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.tick_params(which="minor", colors=self.ink, labelsize=7, length=1)
@@ -144,19 +148,33 @@ class SlicePlot(LivePlot):
             ("prediction", made.prediction, f"error {after:.4f}"),
             ("target", made.target, "measured"),
         )
-        for axes, (name, picture, note) in zip(self.figure.subplots(1, 3), shown, strict=True):
+        columns, rows_ = made.target[box].shape
+        # Flat slices one below the other, which shows them larger.
+        flat = columns * across > FLAT * rows_ * up
+        panels = self.figure.subplots(3, 1) if flat else self.figure.subplots(1, 3)
+        for axes, (name, picture, note) in zip(panels, shown, strict=True):
             image = picture[box].T
             axes.imshow(image[:, ::-1] if mirrored else image, cmap="gray", vmin=low, vmax=top,
                         origin="lower", interpolation="nearest", aspect=up / across)  # fmt: skip
             axes.axis("off")
-            axes.set_title(f"{name}\n{note}")
+            if flat:
+                axes.text(-0.03, 0.5, f"{name}\n{note}", transform=axes.transAxes, ha="right",
+                          va="center", color=self.ink, fontsize=7)  # fmt: skip
+            else:
+                axes.set_title(f"{name}\n{note}")
             self.dress(axes)
         plane = ("sagittal", "coronal", "axial")[made.axis]
         words = (
-            f"mean S/b0 of {made.subject}, {plane} slice {made.index}, "
+            f"mean S/b0, {made.subject}, {plane} {made.index}, "
             f"{'after' if made.whole else 'in'} epoch {made.epoch}"
         )
         self.figure.supxlabel(words, color=self.ink, fontsize=7)
 
     def clicked(self, event: Any) -> None:
         """Do nothing: the slice may be of a scan that is not open."""
+
+
+def _minor(value: float, span: float) -> str:
+    """Label what lies between the powers of ten: all of it, 2 and 5, or nothing, by the span."""
+    digit = f"{value:e}"[0]
+    return f"{value:.2g}" if span < 3 or (span < 30 and digit in "25") else ""
