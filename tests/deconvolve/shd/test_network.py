@@ -102,7 +102,7 @@ def test_the_papers_patches_do_not_quite_commute_with_turns_of_the_grid() -> Non
         turned = network(_turn(shells, (1, 2)))[0]
         straight = _turn(network(shells)[0], (1, 2))
     # Nearest values from 2 to 3 voxels take the first one twice.
-    assert 1e-4 < _relative(turned, straight) < 1
+    assert 1e-3 < _relative(turned[..., 1:], straight[..., 1:]) < 0.5
 
 
 def test_a_quarter_turn_of_the_sphere_commutes() -> None:
@@ -132,6 +132,15 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_generator_alone() -
     third = build_network(Architecture(**SMALL), 2, 0, seed=4).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not all(torch.equal(first[name], third[name]) for name in first)
+
+
+def test_autocast_does_not_change_the_result() -> None:
+    network = _network(patch=4)
+    shells = _shells(1, 4, 4, 4)
+    with torch.no_grad():
+        wanted = network(shells)[0]
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(network(shells)[0], wanted)
 
 
 def test_white_matter_alone_and_other_kernels() -> None:
