@@ -195,6 +195,27 @@ def test_scans_on_other_grids_are_moved_to_the_target(done, cases, tmp_path):
         evaluation.on_grid(small, source, "sub-1", settings.recipe, "source", "cpu")
 
 
+def test_a_models_evaluation_moves_scans_and_leaves_out_what_they_lack(cases):
+    from napari_dmri.commands.batch import on_one_grid
+
+    pair, recipe = cases[0].pair, evaluation.Settings(1200.0, 4).recipe
+    same = on_one_grid(pair.source, pair.target, cases[0].repeat.scan, "s", recipe, "cpu")
+    assert same[0] is pair.source and same[1] is cases[0].repeat.scan and same[2] is None
+    shift = np.eye(4)
+    shift[0, 3] = 2
+    cut = replace(
+        pair.source,
+        data=pair.source.data[2:],
+        mask=pair.source.mask[2:],
+        affine=pair.source.affine @ shift,
+    )
+    with pytest.warns(DmriWarning, match="s: the source .* was moved"):
+        moved, repeat, labels = on_one_grid(cut, pair.target, None, "s", recipe, "cpu")
+    assert moved.grid == pair.target.grid and repeat is None
+    assert labels is not None and labels.any() and not labels[~moved.mask].any()
+    assert not moved.mask[:2].any()
+
+
 def test_folders_of_something_else_are_refused(cases, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match=r"holds no evaluation\.json"):

@@ -30,6 +30,7 @@ __all__ = [
     "evaluate_pairs",
     "harmonize_all",
     "mask_beside",
+    "on_one_grid",
     "plan_jobs",
     "summary_table",
 ]
@@ -245,7 +246,7 @@ def evaluate_pairs(
         refuse_training_subject(model, source)
         refuse_training_subject(model, target)
         repeat = repeats[pair.subject].load() if pair.subject in repeats else None
-        source, repeat, labels = _on_grid(source, target, repeat, pair.subject, recipe, device)
+        source, repeat, labels = on_one_grid(source, target, repeat, pair.subject, recipe, device)
         harmonized = model.apply(source, device=device, progress=part(inner, 0, 0.7))
         records.append(harmonized.metadata.get("provenance", {}))
         tables.append(
@@ -268,7 +269,7 @@ def evaluate_pairs(
     return every, _mean(tables, label), records
 
 
-def _on_grid(
+def on_one_grid(
     source: Scan, target: Scan, repeat: Scan | None, subject: str, recipe: Recipe, device: str
 ) -> tuple[Scan, Scan | None, NDArray[np.int16] | None]:
     """Move source and repeat to the target's grid; labels, if any, are of where both then are."""
