@@ -39,6 +39,7 @@ def test_the_wheel_holds_the_manifest_and_the_samples(wheel: Path) -> None:
     assert "napari_dmri/napari.yaml" in names
     assert "napari_dmri/py.typed" in names
     assert any(name.startswith("napari_dmri/sample_data/") for name in names)
+    assert "napari_dmri/harmonize/models/demo-shresnet.safetensors" in names
     assert not [name for name in names if name.startswith("tests")]
 
 

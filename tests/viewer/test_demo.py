@@ -1,4 +1,4 @@
-"""The demo presses the docks' own buttons; here with fewer, smaller subjects."""
+"""The demo presses the docks' own buttons; here with a smaller subject."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ pytestmark = [
 
 
 def test_the_whole_path_leaves_pictures_maps_and_a_table(make_napari_viewer, tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "SUBJECTS", 3)
     monkeypatch.setattr(demo, "SIZE", (52, 62, 10))
     monkeypatch.setattr(demo_stages, "COMPARED", ("MD",))
     use(make_napari_viewer, monkeypatch)
@@ -29,7 +28,17 @@ def test_the_whole_path_leaves_pictures_maps_and_a_table(make_napari_viewer, tmp
         "target repeat, raw",
         "target repeat, refitted (floor)",
     ]
-    assert "LinearRISH" in next((folder / "comparison").rglob("methods.txt")).read_text()
+    assert "SHResNet" in next((folder / "comparison").rglob("methods.txt")).read_text()
+    scores = (folder / "methods" / "scores.tsv").read_text().splitlines()
+    assert [line.split("\t")[0] for line in scores[1:]] == [
+        "as measured",
+        "refit only",
+        "LinearRISH",
+        "Golkov",
+        "SHResNet paper",
+        "SHResNet tiled",
+        "target again (floor)",
+    ]
 
 
 def test_a_scan_of_ones_own_is_checked_masked_and_fitted(

@@ -16,7 +16,7 @@ from napari_dmri.errors import InputError
 
 __all__ = ["ShippedModel", "find_model", "shipped_models"]
 
-FOLDER = Path(__file__).resolve().parent.parent / "models"
+FOLDER = Path(__file__).resolve().parent / "models"
 
 ORDER = ("demo-linear-rish", "demo-golkov", "demo-shresnet", "demo-shresnet-tiled")
 """The order in which they are listed."""

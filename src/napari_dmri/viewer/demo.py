@@ -20,13 +20,14 @@ from napari_dmri.errors import InputError
 __all__ = ["run_demo"]
 
 MARK = "demo.json"
-SUBJECTS = 7
-"""Six subjects to train on, and one that the model has not seen."""
+SUBJECTS = 1
+"""One person; the models of the package were trained on others."""
 
+MODEL = "demo-shresnet"
 SITES = ("ge_st", "prisma_st")
 SEED = 7
 SIZE: str | tuple[int, int, int] = "small"
-PATHS = ("source", "target", "source_mask", "target_mask")
+PATHS = ("source", "target", "source_mask", "target_mask", "target_repeat")
 
 
 def run_demo(
@@ -39,8 +40,8 @@ def run_demo(
     Parameters
     ----------
     scan
-        A scan of one's own: load, QC, mask, SH fit and maps. None simulates travelling subjects,
-        trains LinearRISH on six of them and harmonizes the seventh.
+        A scan of one's own: load, QC, mask, SH fit and maps. None simulates a travelling subject,
+        harmonizes it with a model of the package, and compares all of these models.
     out
         Where results go: a new folder, or one that this demo made (its results are replaced, its
         simulated subjects used again).
@@ -61,7 +62,7 @@ def run_demo(
         headless = bool(os.environ.get("NAPARI_DMRI_HEADLESS"))
     folder = _prepare(Path(out))
     if scan is None:
-        say("Simulating travelling subjects (one person, two scanners) ...")
+        say("Simulating a travelling subject (one person, two scanners) ...")
         pairs = _simulate(folder / "simulated")
 
     import napari
@@ -74,7 +75,7 @@ def run_demo(
     try:
         docks = open_docks(viewer)
         if scan is None:
-            travelling_subject(viewer, docks, pairs, folder, say)
+            travelling_subject(viewer, docks, pairs[-1], folder, say)
         else:
             own_scan(viewer, docks, Path(scan), folder, say)
     except BaseException:
@@ -111,7 +112,7 @@ def _prepare(folder: Path) -> Path:
 
 
 def _simulate(folder: Path) -> list[dict[str, Any]]:
-    """Make the travelling subjects, or take those that are there; return one row a subject."""
+    """Make the travelling subject, or take the one that is there; return one row a subject."""
     from rich.progress import Progress
 
     from napari_dmri.phantom.travelling import make_travelling
@@ -138,16 +139,4 @@ def _simulate(folder: Path) -> list[dict[str, Any]]:
         make(resume=False)
     with (folder / "pairs.tsv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
-    paths = (*PATHS, "target_repeat")
-    return [{"subject": row["subject"], **{c: folder / row[c] for c in paths}} for row in rows]
-
-
-def write_pairs(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """Write a pairs table with paths relative to it."""
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, ("subject", *PATHS), delimiter="\t")
-        writer.writeheader()
-        for row in rows:
-            relative = {c: os.path.relpath(row[c], path.parent) for c in PATHS}
-            writer.writerow({"subject": row["subject"], **relative})
-    return path
+    return [{"subject": row["subject"], **{c: folder / row[c] for c in PATHS}} for row in rows]

@@ -75,15 +75,13 @@ def save_maps(layers: list[Any], folder: Path) -> None:
 
 
 def travelling_subject(
-    viewer: Any, docks: dict[str, Any], rows: list[dict[str, Any]], folder: Path, say: Say
+    viewer: Any, docks: dict[str, Any], row: dict[str, Any], folder: Path, say: Say
 ) -> None:
-    """Open a subject's two scans, train on the others, harmonize, compare and evaluate."""
-    from napari_dmri.viewer.demo import write_pairs
+    """Open a subject's two scans, harmonize one at a click, compare and evaluate."""
+    from napari_dmri.viewer.demo import MODEL
 
-    train = write_pairs(folder / "training_pairs.tsv", rows[:-1])
-    held_out = rows[-1]
-    target = open_scan(viewer, held_out["target"])
-    source = open_scan(viewer, held_out["source"])
+    target = open_scan(viewer, row["target"])
+    source = open_scan(viewer, row["source"])
     target.visible = False
     check_quality(viewer, docks, source, folder, say)
     for layer in fit(viewer, docks, source, folder, say):
@@ -91,30 +89,53 @@ def travelling_subject(
 
     dock = docks["Harmonize"]
     bring_to_front(dock)
-    say(f"Training LinearRISH on {len(rows) - 1} other subjects (about a minute) ...")
-    dock.train.expand(animate=False)
-    dock.train.table.setText(str(train))
-    dock.train.target.setText(str(folder / "ge_st_to_prisma_st.safetensors"))
-    press(dock.train.run_bar)
-    dock.train.collapse(animate=False)
-    say("Harmonizing the subject that the model has not seen ...")
     dock.scan_picker.choose(source)
-    wait_for(dock.checked, "the check of the model")
+    if not dock.choose_model(MODEL):
+        raise InputError(f"The package lacks the model {MODEL}; install it anew.")
+    label = dock.method.currentText()
+    say(f"Harmonizing with {label}, trained on other simulated people (demo only) ...")
     dock.compare_when_done.setChecked(False)
     before = set(viewer.layers)
     press(dock.run_bar)
     new = [layer for layer in viewer.layers if layer not in before]
     harmonized = next(layer for layer in new if scan_of(layer) is not None)
     shoot(viewer, folder / "4_harmonize.png")
-    show_only([*new, source, dock.mask_row.picker.layer], "| template FA", "| scan FA")
-    shoot(viewer, folder / "4_harmonize_alignment.png")
     show_only([*new, source], "| scale l=2 b=1200")
     shoot(viewer, folder / "4_harmonize_scale.png")
+    show_only([*new, source], "| novelty")
+    shoot(viewer, folder / "4_harmonize_novelty.png")
     show_only(new)
     harmonized.visible = source.visible = True
     save_maps(new, folder / "maps")
     compare(viewer, docks, (source, harmonized, target), folder, say)
-    evaluate(docks, (source, harmonized, target), rows[-1], folder, say)
+    compare_methods(viewer, dock, (source, target), row, folder, say)
+    evaluate(docks, (source, harmonized, target), row, folder, say)
+
+
+def compare_methods(
+    viewer: Any, dock: Any, layers: tuple[Any, Any], row: dict[str, Any], folder: Path, say: Say
+) -> None:
+    """Run all models of the package on the scan, side by side, and write the tables."""
+    bring_to_front(dock)
+    part = dock.compare
+    part.expand()
+    settle()
+    again = open_scan(viewer, row["target_repeat"])
+    again.visible = False
+    dock.scan_picker.choose(layers[0])
+    part.reference.choose(layers[1])
+    part.repeat.choose(again)
+    say(f"Comparing {len(part.chosen)} methods with the scan of the target site ...")
+    press(part.run_bar)
+    wait_for(lambda: part.layout_.active, "the panels")
+    settle(0.8)
+    dock.ensureWidgetVisible(part.row_)
+    shoot(viewer, folder / "6_methods.png")
+    part.export(folder / "methods")
+    wait_for(lambda: not part.run_bar.running, "the export")
+    say((folder / "methods" / "comparison.md").read_text(encoding="utf-8"))
+    part.side.click()
+    settle()
 
 
 def show_only(layers: list[Any], *parts: str) -> None:
