@@ -233,7 +233,7 @@ class DeconvolveDock(ExportingDock):
         if reason:
             self.method_line.say(reason, "error")
         else:
-            self.method_line.say(f"{method.summary} {method.reference}.")
+            self.method_line.say(f"{method.summary} {method.reference.rstrip('.')}.")
         self.method_settings.show_method(name)
         for part in (self.models.choice, self.models.line):
             self.form.setRowVisible(part, is_network(name))
