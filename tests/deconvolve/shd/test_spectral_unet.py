@@ -9,6 +9,7 @@ from tests.deconvolve.shd.symmetry import (
     shape_error,
 )
 
+from napari_dmri.deconvolve.shd import spectral_unet
 from napari_dmri.deconvolve.shd.architecture import Architecture
 from napari_dmri.deconvolve.shd.network import build_network
 from napari_dmri.deconvolve.shd.spectral_unet import bands_of
@@ -99,6 +100,19 @@ def test_gradients_reach_all_weights():
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all() and parameter.grad.any(), name
+
+
+def test_gradients_made_anew_in_parts_are_the_same(monkeypatch):
+    x = crossings((1, 4, 4, 4))
+    found = []
+    for kept in (spectral_unet.KEPT, 0):
+        monkeypatch.setattr(spectral_unet, "KEPT", kept)
+        net = network()
+        fod, others = net(x)
+        (fod.square().mean() + others.mean()).backward()
+        found.append([p.grad for p in net.parameters()])
+    for mine, theirs in zip(*found, strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
 def test_same_seed_gives_the_same_weights_and_another_one_others():

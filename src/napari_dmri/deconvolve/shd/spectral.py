@@ -238,8 +238,12 @@ class SpectralLayer(nn.Module):
 
 
 def grid_degree(band: int) -> int:
-    """Return the degree of the quadrature on which functions of a band are rectified."""
-    return 3 * band + 5
+    """Return the degree of the quadrature on which functions of a band are rectified.
+
+    A network that was trained on crossings is off by 6.6 % of its fODFs after a rotation at 3 L - 1,
+    2.9 % at 3 L + 5, 1.9 % at 3 L + 8 and 1.4 % at 3 L + 18, which has three times the directions.
+    """
+    return 3 * band + 8
 
 
 @lru_cache(maxsize=32)

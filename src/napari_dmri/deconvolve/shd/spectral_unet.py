@@ -13,6 +13,7 @@ amplitudes positive, and their projection is the fODF.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,12 +27,20 @@ from napari_dmri.deconvolve.shd.spectral_steps import parts
 from napari_dmri.sphere.harmonics import n_coefficients
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_dmri.deconvolve.shd.architecture import Architecture
 
 __all__ = ["BANDS", "SpectralBlock", "SpectralHead", "SpectralNetwork", "bands_of"]
 
 BANDS = {8: 8, 4: 8, 2: 4, 1: 2}
 """SH order of a level's filters by its N_side, where an architecture names none."""
+
+SPARE = 23
+"""Degrees that the head's quadrature has beyond twice its band, for what the softplus adds."""
+
+KEPT = 1 << 24
+"""Values on the head's grid that training keeps for the way back; more are made anew."""
 
 Inputs = list[tuple[int, int]]
 
@@ -96,21 +105,21 @@ class SpectralHead(nn.Module):
         for linear in (self.hidden, self.mix):
             nn.init.normal_(linear.weight, std=math.sqrt(2 / features))
             nn.init.zeros_(linear.bias)
-        weights, enter, leave = grid_matrices(2 * max(degree, band) + 11, band, degree)
+        weights, enter, leave = grid_matrices(2 * max(degree, band) + SPARE, band, degree)
         self.register_buffer("synthesis", enter.float(), persistent=False)
         self.register_buffer("analysis", (leave.T * weights).float(), persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the fODF (B, X, Y, Z, C) and the other tissues (B, X, Y, Z, T)."""
         columns = self.conv(x).flatten(1, -2)
-        fods, others = [], []
-        for part in parts(columns, len(self.synthesis)):
-            if torch.is_grad_enabled():
-                fod, other = checkpoint(self._project, columns[:, part], use_reentrant=False)
+        pieces = parts(columns, len(self.synthesis))
+        step: Callable[[Tensor], tuple[Tensor, Tensor]] = self._project
+        if torch.is_grad_enabled():
+            if len(self.synthesis) * columns[0].numel() <= KEPT:
+                pieces = [slice(None)]
             else:
-                fod, other = self._project(columns[:, part])
-            fods.append(fod)
-            others.append(other)
+                step = partial(checkpoint, self._project, use_reentrant=False)
+        fods, others = zip(*(step(columns[:, piece]) for piece in pieces), strict=True)
         where = x.shape[1:-1]
         return torch.cat(fods).view(*where, -1), torch.cat(others).view(*where, -1)
 
