@@ -33,13 +33,13 @@ def made(world, labels):
 
 def test_each_row_is_scored_and_a_missing_model_stops_no_other(made):
     labels = [one.label for one in made.candidates]
-    assert labels == [MEASURED, REFIT, "first", "second", "target again (floor)"]
+    assert labels == [MEASURED, REFIT, "first", "second", "target again"]
     assert list(made.failed) == ["gone"] and "no-such-model" in made.failed["gone"]
     table = made.scores()
     # The models recover the known scale of each order; the reference repeats itself.
     assert table["first"]["signal WM"] < 0.2 * table[REFIT]["signal WM"]
     assert table["first"]["signal GM"] == table["second"]["signal GM"]
-    assert table["target again (floor)"]["signal WM"] < 1e-3
+    assert table["target again"]["signal WM"] < 1e-3
     assert table["gone"]["FA WM"] is None
     assert any("gone was left out" in note for note in table.notes)
 

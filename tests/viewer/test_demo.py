@@ -37,7 +37,7 @@ def test_the_whole_path_leaves_pictures_maps_and_a_table(make_napari_viewer, tmp
         "Golkov",
         "SHResNet paper",
         "SHResNet tiled",
-        "target again (floor)",
+        "target again",
     ]
 
 

@@ -35,7 +35,7 @@ __all__ = ["MEASURED", "REFIT", "Candidate", "SideBySide", "compare_models", "mo
 
 Array = NDArray[Any]
 
-MEASURED, REFIT, REPEAT = "as measured", "refit only", "target again (floor)"
+MEASURED, REFIT, REPEAT = "as measured", "refit only", "target again"
 """Rows without a model."""
 
 

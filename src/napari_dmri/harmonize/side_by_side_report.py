@@ -12,7 +12,7 @@ from napari_dmri.compare.blocks import EDGE, compare_in_blocks, cubes
 from napari_dmri.compare.scores import MEASURES, SHORT
 from napari_dmri.compare.statistics import holm
 from napari_dmri.compare.tables import Row, Table
-from napari_dmri.harmonize.side_by_side import MEASURED, REFIT
+from napari_dmri.harmonize.side_by_side import MEASURED, REFIT, REPEAT
 from napari_dmri.progress import Progress, part
 
 if TYPE_CHECKING:
@@ -57,6 +57,14 @@ def score_table(made: SideBySide) -> Table:
         f"b={made.bvalue:g} s/mm²; angle: median, in degrees. {counts}.",
         f"{REFIT}: the SH fit of the models (order {made.order}, lambda {made.smooth:g}) and no "
         f"model; it alone removes noise, so methods are judged from there, not from {MEASURED!r}.",
+        *(
+            [
+                f"{REPEAT}: a second scan at the target site, refitted: as near as a method can be "
+                "expected to come."
+            ]
+            if any(c.label == REPEAT for c in made.candidates)
+            else []
+        ),
         *made.notes,
         *(f"{label} was left out: {why}" for label, why in made.failed.items()),
     ]
