@@ -92,6 +92,7 @@ def fit(
     from napari_dmri.progress import part
 
     preset(method, size or "small")
+    others = tissues_of(tissues)
     targets = {name: output / f"{name}.nii.gz" for name in NAMES}
     model_file, curves_file = output / "model.safetensors", output / "curves.tsv"
     for path in (*targets.values(), model_file, curves_file):
@@ -109,7 +110,7 @@ def fit(
                 source,
                 responses,
                 method,
-                others=tissues_of(tissues),
+                others=others,
                 size=size,
                 start=begun,
                 minutes=minutes,
@@ -192,6 +193,7 @@ def train(
     if output.suffix != ".safetensors":
         output = output.with_name(output.name + ".safetensors")
     refuse_file(output, overwrite)
+    others, shells = tissues_of(tissues), bvalues_of(bvalues)
     listed = read_subjects(subjects)
     kept = None if validation is None else read_subjects(validation)
     begun = None if start is None else _load(start)
@@ -202,8 +204,8 @@ def train(
             listed,
             method,
             validation=kept,
-            others=tissues_of(tissues),
-            bvalues=bvalues_of(bvalues),
+            others=others,
+            bvalues=shells,
             size=size,
             start=begun,
             supervised=supervised,

@@ -9,7 +9,7 @@ from tests.deconvolve.shd.conftest import AFFINE, make_responses, make_scan
 
 from napari_dmri.deconvolve.base import ResponseSet
 from napari_dmri.deconvolve.shd.amortise import Subject, read_subjects, train_model
-from napari_dmri.deconvolve.shd.fit import read_settings
+from napari_dmri.deconvolve.shd.running import read_settings
 from napari_dmri.errors import Cancelled, DmriWarning, InputError
 from napari_dmri.images import ShImage
 
@@ -146,11 +146,11 @@ def test_a_list_of_subjects(tmp_path, responses):
     assert np.allclose(found.responses["wm"].zonal, responses["wm"].zonal, rtol=1e-4)
     model = train_model([lazy], "shd-s", device="cpu")
     assert model.others == ("csf",) and model.card["training"][0]["subject"] == "sub-1"
-    with pytest.raises(InputError, match="row 3: a_dwi.nii.gz stands in row 2 already"):
+    with pytest.raises(InputError, match=r"row 3: a_dwi.nii.gz stands in row 2 already"):
         table(header, row, row)
     with pytest.raises(InputError, match="row 2: a response of csf and none of wm"):
         table(header, (*row[:3], "", row[4], ""))
-    with pytest.raises(InputError, match="row 2: no file at b_dwi.nii.gz"):
+    with pytest.raises(InputError, match=r"row 2: no file at b_dwi.nii.gz"):
         table(header, ("sub-1", "b_dwi.nii.gz", *row[2:]))
     with pytest.raises(InputError, match="lacks the column"):
         table(("subject", "mask"), ("sub-1", "a_mask.nii.gz"))

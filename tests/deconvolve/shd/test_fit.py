@@ -10,15 +10,15 @@ import torch
 from tests.deconvolve.shd.conftest import GRID, make_scan
 
 from napari_dmri.deconvolve.base import ResponseSet
-from napari_dmri.deconvolve.shd import fit as module
+from napari_dmri.deconvolve.shd import running as module
 from napari_dmri.deconvolve.shd.fit import (
     Collapsed,
     choose_others,
     fit_to_scan,
     forecast_fit,
-    read_settings,
 )
 from napari_dmri.deconvolve.shd.live import Live, Preview
+from napari_dmri.deconvolve.shd.running import read_settings
 from napari_dmri.errors import Cancelled, InputError
 from napari_dmri.training.parts import Event, Switch
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dmri.deconvolve.base import ResponseSet
+from napari_dmri.deconvolve.shd.subjects import LazySubject, Subject, read_subjects
 from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.progress import Progress, part, silent
 
@@ -23,12 +23,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_dmri.deconvolve.shd.fit import Outcome
     from napari_dmri.deconvolve.shd.model import ShdModel
     from napari_dmri.deconvolve.shd.presets import Preset
+    from napari_dmri.deconvolve.shd.running import Outcome
     from napari_dmri.deconvolve.shd.samples import PatchStore
-    from napari_dmri.images import ShImage
-    from napari_dmri.scan import Scan
     from napari_dmri.training.parts import Switch
 
 __all__ = ["LazySubject", "Subject", "read_subjects", "train_model"]
@@ -41,104 +39,6 @@ ENOUGH = 4
 
 TOLERANCE = 0.25
 """Relative difference of b-values up to which a subject's shell is the network's."""
-
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """Hold one training subject.
-
-    Parameters
-    ----------
-    subject
-        Its label.
-    scan
-        The scan; its mask says which voxels to learn from.
-    responses
-        Of this scan; None estimates them.
-    target
-        Known fODFs on the scan's grid, to learn from with supervision; None without.
-    inputs
-        Volumes that the network sees, to learn from few directions to explain all; None for all.
-    """
-
-    subject: str
-    scan: Scan
-    responses: ResponseSet | None = None
-    target: ShImage | None = None
-    inputs: Sequence[int] | None = None
-
-
-@dataclass(frozen=True)
-class LazySubject:
-    """Name the files of a training subject; `load` reads them."""
-
-    subject: str
-    path: Path
-    mask: Path | None = None
-    responses: dict[str, Path] | None = None
-    fod: Path | None = None
-
-    def load(self) -> Subject:
-        """Read the scan, its mask, responses and fODFs."""
-        from napari_dmri.io import read_scan, read_sh
-        from napari_dmri.io.responses import read_response
-
-        scan = read_scan(self.path, mask=self.mask)
-        found = None
-        if self.responses:
-            bvalues = tuple(s.bvalue for s in scan.gradients.shells)
-            found = ResponseSet(
-                {
-                    tissue: read_response(path, tissue=tissue, bvalues=bvalues)
-                    for tissue, path in self.responses.items()
-                }
-            )
-        target = None if self.fod is None else read_sh(self.fod)
-        return Subject(self.subject, scan, found, target)
-
-
-def read_subjects(tsv: str | Path) -> list[LazySubject]:
-    """Read a list of training subjects.
-
-    The columns are ``subject``, ``scan`` and, if wanted, ``mask``, ``wm``, ``gm``, ``csf``
-    (response files; without ``wm`` responses are estimated) and ``fod`` (known fODFs). Paths are
-    relative to the list. A subject may come several times, with another scan.
-
-    Raises
-    ------
-    InputError
-        If a column or a file is missing, a scan comes twice, or a response of another tissue comes
-        without white matter's, by row.
-    """
-    from napari_dmri.harmonize.cohort import optional_file, read_rows, required_file
-
-    path, rows = read_rows(tsv, ("subject", "scan"))
-    subjects: list[LazySubject] = []
-    seen: dict[Path, int] = {}
-    for line, row in rows:
-        file = required_file(path, line, "scan", row["scan"])
-        if file in seen:
-            raise InputError(
-                f"{path.name}, row {line}: {row['scan']} stands in row {seen[file]} already."
-            )
-        seen[file] = line
-        named = {t: optional_file(path, line, t, row) for t in ("wm", "gm", "csf")}
-        given = {t: f for t, f in named.items() if f is not None}
-        if given and "wm" not in given:
-            raise InputError(
-                f"{path.name}, row {line}: a response of {', '.join(given)} and none of wm; give "
-                "white matter's as well, or none to have all estimated."
-            )
-        subjects.append(
-            LazySubject(
-                row["subject"],
-                file,
-                optional_file(path, line, "mask", row),
-                given or None,
-                optional_file(path, line, "fod", row),
-            )
-        )
-    return subjects
 
 
 def train_model(
@@ -189,13 +89,13 @@ def train_model(
         If there are no subjects, shells or tissues differ among them, or a scan cannot be prepared.
     """
     from napari_dmri.deconvolve.shd.card import make_card
-    from napari_dmri.deconvolve.shd.fit import (
+    from napari_dmri.deconvolve.shd.live import Live
+    from napari_dmri.deconvolve.shd.model import ShdModel
+    from napari_dmri.deconvolve.shd.running import (
         choose_preset,
         read_settings,
         train_with_retries,
     )
-    from napari_dmri.deconvolve.shd.live import Live
-    from napari_dmri.deconvolve.shd.model import ShdModel
     from napari_dmri.deconvolve.shd.samples import FodPatches, PatchStore
     from napari_dmri.device import choose_device
 

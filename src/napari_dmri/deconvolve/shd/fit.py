@@ -8,10 +8,7 @@ lower learning rate when it collapses (see `collapse`).
 from __future__ import annotations
 
 import hashlib
-import math
-import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,32 +18,21 @@ from napari_dmri.deconvolve.shd.collapse import Collapsed
 from napari_dmri.deconvolve.shd.forecast import Forecast, forecast_fit
 from napari_dmri.errors import InputError
 from napari_dmri.progress import Progress, part, silent
-from napari_dmri.training.parts import Diverged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
-    import torch
     from numpy.typing import NDArray
 
     from napari_dmri.deconvolve.shd.live import Preview
     from napari_dmri.deconvolve.shd.model import ShdModel
     from napari_dmri.deconvolve.shd.prepared import Prepared
-    from napari_dmri.deconvolve.shd.presets import Plan, Preset
     from napari_dmri.images import Response
     from napari_dmri.scan import Scan
-    from napari_dmri.training.parts import Fit, Switch
+    from napari_dmri.training.parts import Switch
 
 __all__ = ["Collapsed", "FitResult", "Forecast", "choose_others", "fit_to_scan", "forecast_fit"]
-
-LOWER = 1 / 3
-"""What a learning rate is multiplied by after a collapse."""
-
-CLIP = 1.0
-"""Largest norm of a gradient."""
-
-TUNING = 0.2
-"""Share of a plan's steps, and of its learning rate, when a fit begins from a trained model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +136,12 @@ def fit_to_scan(
     from napari_dmri.deconvolve.shd.live import Live
     from napari_dmri.deconvolve.shd.model import ShdModel
     from napari_dmri.deconvolve.shd.predict import predict_network
+    from napari_dmri.deconvolve.shd.running import (
+        choose_plan,
+        choose_preset,
+        read_settings,
+        train_with_retries,
+    )
     from napari_dmri.deconvolve.shd.samples import FodPatches, PatchStore, surround
     from napari_dmri.device import choose_device
 
@@ -181,7 +173,7 @@ def fit_to_scan(
     held = None if state is None else read_settings(state)
     chosen = replace(
         chosen,
-        plan=_plan(chosen, store, where.name, others, start, minutes, steps, held),
+        plan=choose_plan(chosen, store, where.name, others, start, minutes, steps, held),
     )
     settings = {
         "method": method,
@@ -241,213 +233,12 @@ def fit_to_scan(
     return FitResult(model, made, notes, outcome.fit.curves, outcome.lr)
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """Hold what a training came to, after how many beginnings, and at which learning rate."""
-
-    network: torch.nn.Module
-    fit: Fit
-    lr: float
-    notes: tuple[str, ...]
-
-
-def train_with_retries(
-    preset: Preset,
-    shells: int,
-    others: int,
-    batches: Any,
-    live: Any,
-    settings: dict[str, Any],
-    *,
-    start: torch.nn.Module | None,
-    seed: int,
-    device: str,
-    state: str | Path | None,
-    attempt: int,
-    retries: int,
-    switch: Switch | None,
-    progress: Progress | None,
-    validation: Any = None,
-) -> Outcome:
-    """Train a preset's network; begin again at a lower learning rate where it collapses.
-
-    Parameters
-    ----------
-    preset
-        The method, with the plan to follow.
-    shells, others
-        Shells that go in, b0 counted; tissues besides white matter.
-    batches, validation
-        What it learns from, and what chooses the best epoch.
-    live
-        Who listens (see `live.Live`).
-    settings
-        What must be the same to go on from a state.
-    start
-        A network to begin from; it is left as it is.
-    attempt
-        Collapses so far, as the state tells.
-
-    Raises
-    ------
-    Collapsed
-        If it collapsed each time.
-    """
-    import copy
-
-    from napari_dmri.deconvolve.shd.compiled import compiled_loss
-    from napari_dmri.deconvolve.shd.losses import FodLoss
-    from napari_dmri.deconvolve.shd.network import build_network
-    from napari_dmri.training.loop import train
-
-    notes: list[str] = []
-    live.progress = progress or silent
-    for number in range(attempt, max(attempt, retries) + 1):
-        if start is None:
-            network = build_network(preset.architecture, shells, others, seed=seed)
-        else:
-            network = copy.deepcopy(start).train()
-        plan = replace(preset.plan, lr=preset.plan.lr * LOWER**number)
-        parts = FodLoss(preset.losses, preset.architecture.degree)
-        loss = compiled_loss(parts, network, device)
-        live.begin(network, plan, batches, parts)
-        try:
-            fit = train(
-                network,
-                loss,
-                batches,
-                validation,
-                plan.stages(),
-                seed=seed,
-                device=device,
-                state=state,
-                settings={**settings, "attempt": number, "plan": plan.as_dict()},
-                clip=CLIP,
-                on_event=live,
-                switch=switch,
-                progress=live.report,
-            )
-        except (Collapsed, Diverged) as error:
-            if state is not None:
-                drop_state(Path(state))
-            if number >= retries:
-                raise _given_up(error, plan, number) from error
-            words = f"{error} It begins again at a learning rate of {plan.lr * LOWER:.2g}."
-            notes.append(words)
-            live.say(words)
-            continue
-        notes += loss.notes
-        return Outcome(network, fit, plan.lr, tuple(notes))
-    raise AssertionError("unreachable")
-
-
-def _given_up(error: InputError, plan: Plan, number: int) -> InputError:
-    words = str(error).rstrip(".")
-    return Collapsed(
-        f"{words}, also after {number + 1} beginnings, the last at a learning rate of "
-        f"{plan.lr:.2g}. Check the responses (those of this scan?), the gradient directions and "
-        "the mask; or use a trained model instead of fitting one."
-    )
-
-
-def choose_preset(
-    method: str, size: str | None, start: ShdModel | None, device: str, mode: str | None = None
-) -> tuple[str, Preset]:
-    """Return the size and the preset of a fit; with a model to begin from, in its architecture."""
-    from napari_dmri.deconvolve.shd.presets import preset
-
-    if size is None:
-        size = str(start.card.get("size") or "small") if start is not None else None
-    if size is None:
-        size = "paper" if device.startswith("cuda") else "small"
-    chosen = preset(method, size, mode if start is None else None)
-    if start is not None:
-        chosen = replace(
-            chosen,
-            architecture=start.architecture,
-            mode=str(start.card["mode"]),
-            plan=replace(chosen.plan, lr=chosen.plan.lr * TUNING),
-        )
-    return size, chosen
-
-
 def _check_start(start: ShdModel | None, others: Sequence[str]) -> None:
     if start is not None and set(others) != set(start.others):
         raise InputError(
             f"The model to begin from separates {', '.join(('wm', *start.others))} and "
             f"{', '.join(('wm', *others))} are asked for; leave the tissues to the model."
         )
-
-
-def _plan(
-    preset: Preset,
-    store: Any,
-    device: str,
-    others: Sequence[str],
-    start: ShdModel | None,
-    minutes: float | None,
-    steps: int | None,
-    held: dict[str, Any] | None,
-) -> Plan:
-    """Return the plan with as many steps as are asked for; a state's own where time decides."""
-    plan = preset.plan
-    whole = plan.total_steps
-    if minutes is not None and steps is not None:
-        raise InputError(f"Both {minutes:g} minutes and {steps} steps are given; give one.")
-    if minutes is not None:
-        if not (math.isfinite(minutes) and minutes > 0):
-            raise InputError(f"The fit is to take {minutes:g} minutes; give a number above 0.")
-        if held is not None and "plan" in held:
-            kept = {name: held["plan"][name] for name in ("epochs", "steps")}
-            return replace(plan, **kept, drops=tuple(held["plan"]["drops"]))
-        each = time_steps(preset, store, device, len(others))
-        steps = min(whole, int(60 * minutes / each))
-    elif steps is None:
-        steps = round(whole * TUNING) if start is not None else whole
-    if steps < 1:
-        raise InputError(f"A fit of {steps} steps; give 1 or more.")
-    return plan.shortened(steps)
-
-
-def time_steps(preset: Preset, store: Any, device: str, others: int, count: int = 3) -> float:
-    """Measure the seconds of a step of training, on a network that is thrown away."""
-    import torch
-
-    from napari_dmri.deconvolve.shd.losses import FodLoss
-    from napari_dmri.deconvolve.shd.network import build_network
-    from napari_dmri.deconvolve.shd.samples import FodPatches
-
-    where = torch.device(device)
-    shells = int(store.volumes[0].shells.shape[1])
-    network = build_network(preset.architecture, shells, others, seed=0).to(where)
-    loss = FodLoss(preset.losses, preset.architecture.degree)
-    batches = FodPatches(store.volumes, preset.architecture.patch, count + 1, where)
-    seconds = []
-    for batch in batches.batches(preset.plan.batch, [0]):
-        begun = time.perf_counter()
-        with torch.autocast("cuda", torch.bfloat16, enabled=where.type == "cuda"):
-            value = loss(network, batch.to(where).tensors)
-        value.backward()  # type: ignore[no-untyped-call]
-        float(value.detach())
-        seconds.append(time.perf_counter() - begun)
-    return float(np.median(seconds[1:]))
-
-
-def read_settings(state: str | Path) -> dict[str, Any] | None:
-    """Return the settings that a state on disk was written with, or None."""
-    from napari_dmri.training.checkpoint import load_card
-
-    path = Path(state)
-    if not path.is_file():
-        return None
-    settings = load_card(path).get("settings", {})
-    return dict(settings)
-
-
-def drop_state(path: Path) -> None:
-    """Delete a training's state and the card beside it."""
-    for file in (path, path.with_suffix(".json")):
-        file.unlink(missing_ok=True)
 
 
 def _hash(prepared: Prepared) -> str:

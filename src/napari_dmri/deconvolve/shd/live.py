@@ -183,8 +183,8 @@ class Live:
         return Preview(
             axis,
             index,
-            found.coefficients.take(0, axis),
-            found.others.take(0, axis),
+            np.moveaxis(found.coefficients, axis, 0)[0],
+            np.moveaxis(found.others, axis, 0)[0],
             event.train,
             event.epoch,
             event.step,

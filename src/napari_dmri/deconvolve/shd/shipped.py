@@ -80,7 +80,7 @@ def choose_shipped(
     tissues
         Tissues that have a response; None where that is still to be found.
     """
-    found = []
+    found: list[tuple[int, int, ShippedModel]] = []
     for model in shipped_models():
         card = model.card
         if card["method"] != method or not fits(card["bvalues"], gradients):

@@ -1,0 +1,151 @@
+"""Train the networks that come with the package: python scripts/train_shipped_shd.py [NAME ...].
+
+Simulated subjects of a population of their own (`SEED`), scanned with several protocols, so that a
+network meets other directions, voxels, noise and b-values. Learning needs no truth (SHD-S-TV). A
+training that was stopped goes on from its state in build/models. On one core each takes about half
+an hour.
+
+``--steps N`` and ``--size N`` (voxels an edge) make it short, to try the script itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_dmri.deconvolve.response import estimate_response
+from napari_dmri.deconvolve.shd.amortise import Subject, train_model
+from napari_dmri.deconvolve.shd.running import drop_state
+from napari_dmri.deconvolve.shd.shipped import FOLDER
+from napari_dmri.errors import DmriWarning
+from napari_dmri.phantom.anatomy import make_subject
+from napari_dmri.phantom.composition import sample
+from napari_dmri.phantom.presets import get_scanner
+from napari_dmri.phantom.travelling import field_of_view
+
+if TYPE_CHECKING:
+    from napari_dmri.phantom.scanner import Scanner
+
+SEED = 31415
+METHOD = "shd-s-tv"
+LARGEST = 4_000_000
+"""Bytes of a model's file at most."""
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """Say what a model learns from: the network's shells and tissues, scanners, steps."""
+
+    bvalues: tuple[float, ...]
+    others: tuple[str, ...]
+    scanners: tuple[Scanner, ...]
+    validation: Scanner
+    steps: int = 12_000
+
+
+GE, PRISMA, CLINICAL, HIGH = (
+    get_scanner(name) for name in ("ge_st", "prisma_st", "clinical", "research_hr")
+)
+
+MODELS = {
+    "shd-s-tv-one-shell": Shipped(
+        (0.0, 1100.0),
+        ("csf",),
+        (
+            GE,
+            PRISMA,
+            CLINICAL,
+            replace(PRISMA, name="prisma_1000", shells=((1000.0, 64),), directions=11),
+            replace(GE, name="ge_1000", shells=((1000.0, 32),), directions=12),
+            replace(CLINICAL, name="clinical_20", shells=((1000.0, 20),), directions=13),
+        ),
+        PRISMA,
+    ),
+    "shd-s-tv-two-shells": Shipped(
+        (0.0, 1000.0, 3000.0),
+        ("gm", "csf"),
+        (
+            HIGH,
+            replace(HIGH, name="research_24", voxel_size=2.4, directions=14),
+            replace(
+                HIGH, name="research_32", shells=((1000.0, 32), (2800.0, 45)), directions=15, snr=14
+            ),
+            get_scanner("prisma_st+b3000"),
+        ),
+        HIGH,
+    ),
+}
+
+
+def simulate(scanner: Scanner, index: int, size: int | None) -> Subject:
+    """Scan a simulated subject, and estimate its responses."""
+    person = make_subject(index, SEED)
+    view = field_of_view("small" if size is None else (size, size, max(4, size // 3)))
+    composition = sample(person, view.grid(scanner.voxel_size))
+    clean = scanner.noise_free(person, composition)
+    scan = scanner.scan(person, composition, seed=[SEED, index, 0], clean=clean)
+    label = f"{person.label}-of-{SEED}"
+    scan = replace(scan, metadata={**scan.metadata, "subject": label})
+    return Subject(label, scan, estimate_response(scan))
+
+
+def train(name: str, steps: int | None, size: int | None, folder: Path) -> Path:
+    """Train one model and write it to a folder."""
+    plan = MODELS[name]
+    said = [0.0]
+
+    def progress(done: float, text: str) -> None:
+        if time.monotonic() - said[0] > 10:
+            said[0] = time.monotonic()
+            print(f"{name}: {done:.1%} {text}", flush=True)
+
+    subjects = [simulate(scanner, i, size) for i, scanner in enumerate(plan.scanners)]
+    kept = [simulate(plan.validation, len(subjects), size)]
+    states = Path(__file__).resolve().parent.parent / "build" / "models"
+    states.mkdir(parents=True, exist_ok=True)
+    short = f"-{steps or plan.steps}-{size}" if steps or size else ""
+    state = states / f"{name}{short}.safetensors"
+    model = train_model(
+        subjects,
+        METHOD,
+        validation=kept,
+        others=plan.others,
+        bvalues=plan.bvalues,
+        size="small",
+        steps=steps or plan.steps,
+        device="cpu",
+        state=state,
+        on_event=lambda news: print(f"{name}: {news}") if isinstance(news, str) else None,
+        progress=progress,
+    )
+    path = model.save(folder / name, overwrite=True)
+    drop_state(state)
+    return path
+
+
+def main() -> None:
+    """Train the models that are named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MODELS)}")
+    parser.add_argument("--steps", type=int, help="steps of training")
+    parser.add_argument("--size", type=int, help="voxels along an edge of the simulated scans")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where models go")
+    given = parser.parse_args()
+    unknown = set(given.names) - set(MODELS)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; choose of {', '.join(MODELS)}")
+    warnings.simplefilter("ignore", DmriWarning)
+    for name in given.names or MODELS:
+        begun = time.monotonic()
+        path = train(name, given.steps, given.size, given.folder)
+        size = path.stat().st_size
+        print(f"{path.name}: {size / 1e6:.2f} MB in {(time.monotonic() - begun) / 60:.1f} min")
+        assert size <= LARGEST, f"{path.name} holds {size} bytes; {LARGEST} at most"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""The verbs `deconvolve fit` and `train`, and `apply` with a model: files, words, refusals."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from tests.deconvolve.shd.conftest import AFFINE, make_responses, make_scan, make_tiny
+from typer.testing import CliRunner
+
+from napari_dmri.cli import app
+from napari_dmri.commands.networks import bvalues_of, curves_table, tissues_of
+from napari_dmri.deconvolve.shd import presets
+from napari_dmri.deconvolve.shd.model import ShdModel
+from napari_dmri.errors import Cancelled, InputError
+from napari_dmri.images import ScalarImage
+from napari_dmri.io import read_map, read_sh, write_map, write_scan
+from napari_dmri.io.responses import write_responses
+
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setattr(presets, "preset", make_tiny)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Write a scan, its mask, its responses and a list of two subjects."""
+    where = tmp_path_factory.mktemp("in")
+    for n in (0, 1):
+        scan = make_scan((6, 5, 4), seed=n)
+        write_scan(scan, where / f"sub-{n}_dwi.nii.gz")
+        mask = ScalarImage(scan.mask.astype(np.uint8), AFFINE)
+        write_map(mask, where / f"sub-{n}_mask.nii.gz")
+    write_responses(make_responses(), where / "resp_wm.txt")
+    rows = [f"sub-{n}\tsub-{n}_dwi.nii.gz\tresp_wm.txt\tresp_csf.txt" for n in (0, 1)]
+    (where / "subjects.tsv").write_text("\n".join(["subject\tscan\twm\tcsf", *rows]) + "\n")
+    return where
+
+
+def run(*args, code: int = 0):
+    result = runner.invoke(app, ["deconvolve", *[str(a) for a in args]])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_fit_writes_fods_maps_model_and_curves(folder, tmp_path):
+    scan, out = folder / "sub-0_dwi.nii.gz", tmp_path / "fit"
+    common = ("--response", folder / "resp_wm.txt", "--mask", folder / "sub-0_mask.nii.gz")
+    result = run("fit", scan, "--method", "shd-s-tv", "-o", out, *common, "--device", "cpu",
+                 "--tissues", "csf", "--json")  # fmt: skip
+    about = json.loads(result.stdout)
+    names = {p.name for p in out.iterdir()}
+    assert {"fod.nii.gz", "csf.nii.gz", "residual.nii.gz", "model.safetensors",
+            "curves.tsv"} <= names  # fmt: skip
+    assert "gm.nii.gz" not in names and not any("training" in n for n in names)
+    assert about["voxels"] == make_scan((6, 5, 4)).mask.sum() and about["order"] == 4
+    fod = read_sh(out / "fod.nii.gz")
+    assert fod.provenance["parameters"]["mode"] == "tiled"
+    model = ShdModel.load(out / "model.safetensors")
+    assert fod.provenance["inputs"]["model"]["sha256"] == model.sha256
+    lines = (out / "curves.tsv").read_text().splitlines()
+    assert lines[0].split("\t")[:2] == ["epoch", "stage"] and len(lines) == 5
+    again = run("fit", scan, "-o", out, *common, code=2)
+    assert "exists already" in again.output
+
+    # The model is applied to its scan, and gives the same again.
+    target = tmp_path / "again.nii.gz"
+    run("apply", scan, "--method", "shd-s-tv", "--model", out / "model.safetensors", "-o", target,
+        *common, "--device", "cpu", "--csf", tmp_path / "csf.nii.gz", "-q")  # fmt: skip
+    assert np.allclose(read_sh(target).coefficients, fod.coefficients, atol=1e-5)
+    first, second = read_map(out / "csf.nii.gz"), read_map(tmp_path / "csf.nii.gz")
+    assert np.allclose(first.data, second.data, atol=1e-5)
+
+
+def test_a_fit_that_was_stopped_keeps_its_state_and_goes_on(folder, tmp_path, monkeypatch):
+    from napari_dmri.deconvolve.shd import fit as module
+
+    out, real = tmp_path / "fit", module.fit_to_scan
+
+    def stopped(*args, progress=None, **more):
+        def report(fraction, text):
+            if text.startswith("epoch 2"):
+                raise Cancelled
+
+        return real(*args, progress=report, **more)
+
+    args = ("fit", folder / "sub-0_dwi.nii.gz", "-o", out, "--response", folder / "resp_wm.txt",
+            "--device", "cpu", "--tissues", "csf")  # fmt: skip
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "fit_to_scan", stopped)
+        result = runner.invoke(app, ["deconvolve", *[str(a) for a in args]])
+        assert result.exit_code != 0
+    assert "The same command goes on from model.training.safetensors" in result.output
+    assert (out / "model.training.safetensors").is_file()
+    run(*args, "-q")
+    assert not (out / "model.training.safetensors").exists() and (out / "fod.nii.gz").is_file()
+
+
+def test_train_writes_a_model_of_the_subjects(folder, tmp_path):
+    path = tmp_path / "two"
+    result = run("train", "shd-s", "--subjects", folder / "subjects.tsv", "-o", path,
+                 "--device", "cpu", "--steps", 4)  # fmt: skip
+    assert "SHD-S: 2 scans, b = 0, 1000, 3000" in result.stdout and "WM + CSF" in result.stdout
+    model = ShdModel.load(tmp_path / "two.safetensors")
+    assert [e["subject"] for e in model.card["training"]] == ["sub-0", "sub-1"]
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["two.json", "two.safetensors"]
+    # Fine-tuning goes on from the model.
+    tuned = tmp_path / "tuned.safetensors"
+    run("train", "shd-s", "--subjects", folder / "subjects.tsv", "-o", tuned, "--device", "cpu",
+        "--steps", 4, "--start", tmp_path / "two.safetensors", "-q")  # fmt: skip
+    assert ShdModel.load(tuned).card["started_from"] == model.sha256
+
+
+def test_what_cannot_be_done_is_said_before_any_work(folder, tmp_path):
+    scan, subjects = folder / "sub-0_dwi.nii.gz", folder / "subjects.tsv"
+    for args, words in (
+        (("fit", scan, "--method", "best", "-o", tmp_path / "a"), "Unknown method 'best'"),
+        (("fit", scan, "--tissues", "fat", "-o", tmp_path / "a"), "gm and csf"),
+        (("train", "csd", "--subjects", subjects, "-o", tmp_path / "a"), "Unknown method 'csd'"),
+        (("train", "shd", "--subjects", scan.parent / "no.tsv", "-o", tmp_path / "a"),
+         "No list at"),
+        (("apply", scan, "--method", "shd", "-o", tmp_path / "a.nii.gz", "--response",
+          folder / "resp_wm.txt"), "fit one to this scan"),
+        (("apply", scan, "--method", "csd", "-o", tmp_path / "a.nii.gz", "--model", "m"),
+         "CSD does not take model"),
+    ):  # fmt: skip
+        result = run(*args, code=2)
+        assert words in " ".join(result.output.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_lists_of_tissues_and_shells():
+    assert tissues_of(None) is None and tissues_of("none") == ()
+    assert tissues_of("csf, gm") == ("gm", "csf")
+    assert bvalues_of("3000,1000") == (0, 1000, 3000) and bvalues_of("0,1000") == (0, 1000)
+    assert bvalues_of(None) is None
+    with pytest.raises(InputError, match="give numbers"):
+        bvalues_of("many")
+    assert curves_table([{"epoch": 0, "train": None}, {"epoch": 1, "train": 0.5}]) == (
+        "epoch\ttrain\n0\tn/a\n1\t0.5\n"
+    )
