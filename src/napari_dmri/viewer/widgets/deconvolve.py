@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -97,9 +96,7 @@ class DeconvolveDock(ExportingDock):
         self.extra.addWidget(self.compare)
         self.models.changed.connect(self._estimate)
         self.fit.beside_wanted.connect(self.beside_classical)
-        self.fit.begun.connect(
-            lambda: QTimer.singleShot(200, lambda: self.ensureWidgetVisible(self.fit.curves))
-        )
+        self.fit.begun.connect(lambda: self.ensureWidgetVisible(self.fit.curves))
         self.scans.layer_changed.connect(self._scan_changed)
         self.mask_row.mask_changed.connect(self._estimate)
         self.response.changed.connect(self._offer_methods)
@@ -111,8 +108,7 @@ class DeconvolveDock(ExportingDock):
         self.method_line = self.line()
         self.models = ModelPart(lambda: (self.scan, self.response.responses))
         self.row("M&odel", self.models.choice, "What the network has learned, or will.")
-        self.form.addRow(self.models.line)
-        self.models.setParent(self)
+        self.form.addRow(self.models)
         self.shell = ShellChoice()
         self.row("S&hell", self.shell, "The volumes that are deconvolved: one shell, or all.")
         boxes = OutputBoxes()
@@ -235,7 +231,7 @@ class DeconvolveDock(ExportingDock):
         else:
             self.method_line.say(f"{method.summary} {method.reference.rstrip('.')}.")
         self.method_settings.show_method(name)
-        for part in (self.models.choice, self.models.line):
+        for part in (self.models.choice, self.models):
             self.form.setRowVisible(part, is_network(name))
         self.settings.setRowVisible(self.fit_settings, is_network(name))
         usual = METHODS[name].shell
@@ -267,7 +263,10 @@ class DeconvolveDock(ExportingDock):
         state = None
         if fitting and scan is not None:
             state = state_file(scan, name, self.fit_settings.options)
-        self.fit.steer(state, self.result is not None and is_network(self.result.method))
+        beside = ""
+        if scan is not None and self.result is not None and is_network(self.result.method):
+            beside = METHODS[suggest_method(scan, self.response.responses)].label
+        self.fit.steer(state, beside)
         if self.scans.layer is None:
             reason = "Open a scan first."
         elif not any(box.isChecked() for box in self.outputs.values()):
@@ -378,6 +377,11 @@ class DeconvolveDock(ExportingDock):
             self.run_bar.message.say("Fit a network to a scan, or run one, first.", "note")
             return
         self.compare.run_these(suggest_method(self.scan, self.response.responses), network)
+
+    def stop(self) -> None:
+        """Cancel what a closed dock has at work, and stop listening to the viewer."""
+        super().stop()
+        self.slice_shown.let_go()
 
     def _keep_mask(self, result: DeconvolveResult) -> None:
         """Add the mask that the run made for the scan, so that the next run uses it."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_dmri.errors import InputError
@@ -22,10 +22,14 @@ from napari_dmri.viewer.widgets.run_bar import RunBar
 __all__ = ["FitPart"]
 
 SUFFIX = ".safetensors"
+KEPT = "A fit of this scan was stopped"
 
 
 class FitPart(QWidget):
     """Pause, end, forget or use a fit; show its curves; save its model.
+
+    ``begun`` is emitted once a fit's curves have their place in the dock, and ``beside_wanted``
+    when the result is to be set beside CSD's.
 
     Parameters
     ----------
@@ -45,6 +49,9 @@ class FitPart(QWidget):
         self.model: Known | None = None
         self._state: Path | None = None
         self._wanted, self.at_work, self._comparable = False, False, False
+        self._laid_out = QTimer(self)
+        self._laid_out.setSingleShot(True)
+        self._laid_out.timeout.connect(self.begun)
         self.pause = _button("Pa&use", "Wait between two steps; press again to go on.")
         self.finish = _button("F&inish now", "End here, and make the result of the best so far.")
         self.use = _button("&Use the best so far", "Make the result of the fit that was stopped.")
@@ -54,7 +61,7 @@ class FitPart(QWidget):
         self.curves = TermCurves(viewer)
         self.curves.hide()
         self.save_button = _button("Sa&ve model…", "Write the fitted model and its card.")
-        self.beside = _button("Beside CS&D", "Show these fODFs and CSD's side by side.")
+        self.beside = _button("Besi&de CSD", "")
         self.save_line = StatusLine()
         self.save_line.hide()
         column = QVBoxLayout(self)
@@ -70,7 +77,7 @@ class FitPart(QWidget):
         self.anew.clicked.connect(self.begin_anew)
         self.save_button.clicked.connect(self._ask_save)
         self.beside.clicked.connect(self.beside_wanted.emit)
-        self.steer(None, False)
+        self.steer(None, "")
 
     @property
     def stopped(self) -> Mapping[str, Any]:
@@ -82,11 +89,13 @@ class FitPart(QWidget):
         except InputError:
             return {}
 
-    def steer(self, state: Path | None, comparable: bool) -> None:
-        """Offer what can be done: a fit whose state is here, a result that CSD can stand beside."""
+    def steer(self, state: Path | None, beside: str) -> None:
+        """Offer what can be done: a fit whose state is here, a method to stand beside a result."""
         if not self.at_work:
             self._state = state
-        self._comparable = comparable
+        self._comparable = bool(beside)
+        self.beside.setText(f"Besi&de {beside}")
+        self.beside.setToolTip(f"Show these fODFs and those of {beside} side by side.")
         self._steer()
 
     def _steer(self) -> None:
@@ -102,12 +111,15 @@ class FitPart(QWidget):
         if not work:
             fit = "Go on" if stopped else "Fit"
             self.run_bar.name("Run" if self._state is None else fit)
-            if stopped and not self.run_bar.message.sentence:
+            said = self.run_bar.message.sentence
+            if stopped and not said:
                 self.run_bar.message.say(
-                    f"A fit of this scan was stopped after {stopped.get('total_steps', 0)} steps: "
-                    "go on, use the best so far, or begin anew.",
+                    f"{KEPT} after {stopped.get('total_steps', 0)} steps: go on, use the best so "
+                    "far, or begin anew.",
                     "note",
                 )
+            elif said.startswith(KEPT) and not stopped:
+                self.run_bar.message.say("")
 
     def begin(self) -> Switch:
         """Get ready to follow a fit, and return what steers it."""
@@ -123,7 +135,7 @@ class FitPart(QWidget):
         self.finish.setEnabled(not self.switch.finish)
         self.run_bar.stop_tip = "Stop; the best so far is kept, and the fit can go on from there."
         self._steer()
-        self.begun.emit()
+        self._laid_out.start(200)
         return self.switch
 
     def tell(self, news: Any) -> None:
@@ -142,7 +154,7 @@ class FitPart(QWidget):
         if outcome.cancelled and stopped:
             kept = "the best so far is kept. Use it, or go" if stopped.get("best_epoch") else "go"
             self.run_bar.message.say(
-                f"Stopped after {stopped.get('total_steps', 0)} steps; {kept} on from there.",
+                f"{KEPT} after {stopped.get('total_steps', 0)} steps; {kept} on from there.",
                 "note",
             )
         elif outcome.cancelled:

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QPushButton,
     QSizePolicy,
     QSpinBox,
+    QVBoxLayout,
     QWidget,
 )
 
@@ -42,7 +43,7 @@ FIT_WORDS = (
 
 
 class ModelPart(QWidget):
-    """Choose the model of a network (``choice``, for a form); say whether it fits (``line``).
+    """Choose the model of a network (``choice``, for a form); say whether it fits (the rest).
 
     ``changed`` is emitted when another model is chosen, or was checked.
 
@@ -74,6 +75,9 @@ class ModelPart(QWidget):
         self.about.setMaximumWidth(28)
         self.choice = beside(self.box, self.open_button, self.about)
         self.line = StatusLine()
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.line)
         self.box.currentIndexChanged.connect(self._choose)
         self.open_button.clicked.connect(self._ask)
         self.about.clicked.connect(self._show_card)
@@ -163,13 +167,13 @@ class ModelPart(QWidget):
             self.box.setItemData(self.box.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         self.box.addItem("fit to this scan", FIT)
         self.box.setItemData(self.box.count() - 1, FIT_WORDS, Qt.ItemDataRole.ToolTipRole)
-        self.box.setCurrentIndex(self.box.findData(chosen or self._usual(self.method)))
+        _choose_in(self.box, chosen or self._usual(self.method))
         self.box.blockSignals(False)
         self._announce()
 
     def choose_fit(self) -> None:
         """Choose to fit a network to the scan."""
-        self.box.setCurrentIndex(self.box.findData(FIT))
+        _choose_in(self.box, FIT)
 
     def _usual(self, method: str) -> Any:
         """Return the shipped model that fits the scan best, else the choice to fit one."""
@@ -301,7 +305,7 @@ class FitSettings(QWidget):
         self.start.addItem("random weights", None)
         for known in models:
             self.start.addItem(known.label, known)
-        self.start.setCurrentIndex(max(0, self.start.findData(before)))
+        _choose_in(self.start, before)
         self.start.blockSignals(False)
         for field in (self.size, self.minutes, self.seed):
             self.form.setRowVisible(field, fitting)
@@ -311,3 +315,10 @@ class FitSettings(QWidget):
     def _changed(self, *_: Any) -> None:
         self.size.setEnabled(self.start.currentData() is None)
         self.changed.emit()
+
+
+def _choose_in(box: QComboBox, thing: Any) -> None:
+    """Choose what an entry holds; Qt's own search does not compare Python's objects everywhere."""
+    held = [box.itemData(index) for index in range(box.count())]
+    found = (index for index, one in enumerate(held) if one is thing or one == thing)
+    box.setCurrentIndex(next(found, 0))
