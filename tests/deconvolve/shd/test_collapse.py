@@ -77,6 +77,15 @@ def test_it_looks_after_a_while_and_waits_for_three_in_a_row():
     assert not watch.look(fine, 6) and watch.times == 0
 
 
+def test_a_loss_that_still_falls_is_given_time():
+    watch = watch_of(make_scan())
+    alike = Constant(1.0, 0.5)
+    falling = [watch.look(alike, epoch, 0.9**epoch) for epoch in range(1, 10)]
+    assert set(falling) == {""}
+    still = [watch.look(alike, epoch, 0.9**9) for epoch in range(10, 14)]
+    assert still == ["", "", "all voxels have the same fODF", "all voxels have the same fODF"]
+
+
 @pytest.mark.parametrize(("white", "water", "number"), [(1e-6, 1.0, 0), (1.0, 0.0, 1)])
 def test_fractions_of_0_and_1_are_seen(white, water, number):
     watch = watch_of(make_scan(), warm=0)

@@ -124,21 +124,26 @@ def fod_of(
     model: ShdModel | None,
     chosen: dict[str, Any],
     device: str = "auto",
-    progress: Progress | None = None,
+    *,
+    everywhere: bool = False,
 ) -> ShImage:
-    """Deconvolve a case by a method with the settings chosen for it."""
+    """Deconvolve a case by a method with the settings chosen for it.
+
+    Only the scored voxels are deconvolved, except for ``everywhere`` and where a method iterates
+    over neighbours; networks see what is around a voxel in either case.
+    """
     from napari_dmri.deconvolve.registry import deconvolve
 
     if method == CEILING and case.subject is not None:
         return case.subject.fod(12)
     scan = case.seen
+    if not everywhere and method != "rumba-tv":
+        scan = scan.with_mask(case.scored)
     responses = tissues_for(case.responses, len(scan.gradients.shells))
     more: dict[str, Any] = {} if model is None else {"model": model}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DmriWarning)
-        return deconvolve(
-            scan, method, responses, device=device, progress=progress, **chosen, **more
-        ).fod
+        return deconvolve(scan, method, responses, device=device, **chosen, **more).fod
 
 
 def _run(cell: Cell, folder: Path, settings: Settings, device: str, report: Progress) -> None:

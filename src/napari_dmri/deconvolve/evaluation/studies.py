@@ -171,7 +171,7 @@ def _fod(done: tuple[Cell, dict[str, Any], Path], case: Case, device: str) -> Sh
 
     cell, scores, path = done
     model: ShdModel | None = ShdModel.load(path) if cell.method in NETWORKS else None
-    fod = fod_of(cell.method, case, model, dict(scores["chosen"]), device)
+    fod = fod_of(cell.method, case, model, dict(scores["chosen"]), device, everywhere=True)
     return replace(fod, name=cell.method)
 
 

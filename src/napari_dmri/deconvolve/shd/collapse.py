@@ -36,6 +36,9 @@ Array = NDArray[Any]
 ALIKE, ROUND, PURE = 0.98, 2e-3, 0.005
 """Alikeness and roundness of collapsed fODFs; distance of a fraction from 0 or 1."""
 
+STILL = 0.99
+"""Share of an epoch's loss above which the next one's has stood still."""
+
 SOME = 0.05
 """Share of voxels that must speak against an answer."""
 
@@ -115,21 +118,42 @@ class Watch:
     warm
         Epochs before the first look: an untrained network gives every voxel much the same.
     patience
-        Looks in a row that must agree.
+        Looks in a row that must agree, and over which the loss must have stood still: fODFs begin
+        round, and with a term of smoothness stay so while tissues are told apart first.
     """
 
     def __init__(self, batch: Batch, warm: int = 5, patience: int = 3) -> None:
         self.batch, self.warm, self.patience = batch, warm, patience
         self.given = _given(batch)
         self.found, self.times = "", 0
+        self.losses: list[float] = []
 
-    def look(self, network: torch.nn.Module, epoch: int) -> str:
-        """Return what collapsed, in a sentence, or nothing. The network is left as it is."""
+    def look(self, network: torch.nn.Module, epoch: int, loss: float | None = None) -> str:
+        """Return what collapsed, in a sentence, or nothing. The network is left as it is.
+
+        Parameters
+        ----------
+        network, epoch
+            What is trained, and how far it is.
+        loss
+            Mean training loss of the epoch; None where it is not known.
+        """
+        falls = self._falls(loss)
         if epoch <= self.warm:
             return ""
         self.found = explain(_made(network, self.batch), self.given)
         self.times = self.times + 1 if self.found else 0
-        return self.found if self.times >= self.patience else ""
+        return self.found if self.times >= self.patience and not falls else ""
+
+    def _falls(self, loss: float | None) -> bool:
+        """Tell whether the loss still falls, by more than a hundredth an epoch."""
+        if loss is None:
+            return False
+        self.losses.append(loss)
+        if len(self.losses) <= self.patience:
+            return True
+        before = self.losses[-1 - self.patience]
+        return loss < before * STILL**self.patience
 
 
 def _made(network: torch.nn.Module, batch: Batch) -> Facts:

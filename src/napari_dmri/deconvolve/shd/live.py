@@ -131,7 +131,7 @@ class Live:
             self.tell(self._with_terms(event))
         assert self.network is not None and self.watch is not None
         if event.kind == "epoch":
-            found = self.watch.look(self.network, event.epoch)
+            found = self.watch.look(self.network, event.epoch, event.train)
             if found:
                 raise Collapsed(
                     f"The training collapsed at epoch {event.epoch}: {found}. The learning rate "
