@@ -19,6 +19,7 @@ from napari_dmri.viewer.launch import open_dock
 from napari_dmri.viewer.layers import KEY, kind_of, scan_layer
 from napari_dmri.viewer.network_fit import FitOptions, state_file
 from napari_dmri.viewer.network_models import is_network
+from napari_dmri.viewer.widgets._parts import time_words
 from napari_dmri.viewer.widgets.deconvolve_curves import TermCurves
 from napari_dmri.viewer.widgets.deconvolve_method import FAMILIES
 
@@ -220,6 +221,11 @@ def test_wrong_models_are_refused_in_words_and_commands_say_what_is_missing(
     viewer.layers.clear()
     network_commands.fit_network()
     assert "No scan is open" in said[3]
+
+
+def test_times_are_said_in_the_unit_that_is_easiest_to_read():
+    said = [time_words(s) for s in (0.2, 100, 900, 9000, 500_000)]
+    assert said == ["1 s", "100 s", "15 min", "2.5 h", "6 days"]
 
 
 def test_curves_hold_terms_attempts_and_steps(viewer, qtbot):

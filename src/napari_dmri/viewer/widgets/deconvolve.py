@@ -291,7 +291,7 @@ class DeconvolveDock(ExportingDock):
         if self._fitting:
             how = self.fit_settings.options
             state = state_file(scan, options.method, how)
-            switch = self.fit.begin()
+            switch = self.fit.begin(state)
             job = PreviewJob(
                 f"Fit {self.method.currentText()} to {named.name}", fit_network, named, responses,
                 options, how, state, switch, self.slice_shown,

@@ -121,8 +121,9 @@ class FitPart(QWidget):
             elif said.startswith(KEPT) and not stopped:
                 self.run_bar.message.say("")
 
-    def begin(self) -> Switch:
-        """Get ready to follow a fit, and return what steers it."""
+    def begin(self, state: Path) -> Switch:
+        """Get ready to follow a fit whose state is kept in a file, and return what steers it."""
+        self._state = state
         self.switch = Switch(finish=self._wanted)
         self._wanted, self.at_work = False, True
         self.model = None
