@@ -233,6 +233,8 @@ class HarmonizeDock(Dock):
 
     def _model_changed(self, *_: Any) -> None:
         self.known = self.model_choice.currentData()
+        known = self.known
+        self.model_choice.setToolTip("" if known is None else f"{known.label}\n{known.tip}")
         self._judge()
 
     def _judge(self) -> None:
@@ -244,6 +246,8 @@ class HarmonizeDock(Dock):
             if self.model_choice.count() > 1:
                 words += " Those listed come with the package and are for simulated scans."
             self.model_line.say(words, "note")
+            self.result_name.clear()
+            self.device.say(device_line())
             self.run_bar.enable(False, "A trained model is needed.")
             return
         if scan is None:

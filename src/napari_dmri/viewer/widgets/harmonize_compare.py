@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class CompareModels(Section):
         self.viewer, self.dock = viewer, dock
         self.compared: Compared | None = None
         self.panels: list[list[Any]] = []
-        self._again = False
+        self._left_out: set[KnownModel] = set()
         self.boxes: dict[KnownModel, QCheckBox] = {}
         layout = self.layout_ = CompareLayout(viewer)
         layout.left.connect(self._left)
@@ -143,7 +144,6 @@ class CompareModels(Section):
     def list_models(self) -> None:
         """List the models that the dock knows, with a tick; say why one does not fit the scan."""
         scan = scan_of(self.dock.scan_picker.layer)
-        before = {known: box.isChecked() for known, box in self.boxes.items()}
         while self.list.count():
             self.list.takeAt(0).widget().deleteLater()
         self.boxes = {}
@@ -153,10 +153,15 @@ class CompareModels(Section):
             wrong = [c.sentence for c in wrong if c.level == "error"]
             box.setEnabled(not wrong)
             box.setToolTip("\n".join(wrong) or known.tip)
-            box.setChecked(before.get(known, True) if not wrong else False)
-            box.toggled.connect(self.refresh)
+            box.setChecked(not wrong and known not in self._left_out)
+            box.toggled.connect(partial(self._ticked, known))
             self.boxes[known] = box
             self.list.addWidget(box)
+        self.refresh()
+
+    def _ticked(self, known: KnownModel, on: bool) -> None:
+        """Remember what is left out, also while another scan is chosen that it does not fit."""
+        (self._left_out.discard if on else self._left_out.add)(known)
         self.refresh()
 
     @property
