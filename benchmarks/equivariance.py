@@ -8,8 +8,8 @@ order 0: the shape alone, which is stricter, as untrained networks give little o
 of HEALPix makes of a constant what is not quite a constant. A rotation of the grid is a random one
 of the cube's 23 turns, which need no interpolation; one of the sphere is any, of the shells'
 coefficients; both are one of each. The input holds crossing fibres, new in each voxel; weights are
-random, with batch norms far from their start and statistics of the input. A layer is linear: one
-convolution from the shells to features, projected to the SH order that it works on.
+random, with batch norms far from their start and statistics of other such input. A layer is linear:
+one convolution from the shells to features, projected to the SH order that it works on.
 """
 
 from __future__ import annotations
@@ -72,19 +72,21 @@ def random_turns(rng: np.random.Generator) -> list[tuple[int, int]]:
             return turns
 
 
-def crossings(edge: int, seed: int) -> torch.Tensor:
-    """Return shells (2, P, P, P, 2, C): b0, and b = 3000 s/mm2 of two fibres a voxel."""
+def crossings(batch: int, edge: int, seed: int) -> torch.Tensor:
+    """Return shells (B, P, P, P, 2, C): b0, and b = 3000 s/mm2 of two fibres in tissue."""
     rng = np.random.default_rng(seed)
     points, weights = half_quadrature(41)
-    count = 2 * edge**3
+    count = batch * edge**3
     fibres = rng.standard_normal((count, 2, 3))
     fibres /= np.linalg.norm(fibres, axis=-1, keepdims=True)
     signal = np.exp(-3 * (0.3 + 1.4 * (fibres @ points.T) ** 2))
-    mixed = (rng.dirichlet([2, 2], count)[..., None] * signal).sum(1)
+    still = np.broadcast_to(np.exp(-3 * rng.uniform(0.7, 3, (count, 1, 1))), signal[:, :1].shape)
+    shares = rng.dirichlet([2, 2, 1], count)[..., None]
+    mixed = (shares * np.concatenate([signal, still], 1)).sum(1)
     shells = np.zeros((count, 2, n_coefficients(ORDER)))
     shells[:, 0, 0] = np.sqrt(4 * np.pi)
     shells[:, 1] = mixed * weights @ design_matrix(points, ORDER)
-    return torch.tensor(shells).float().view(2, edge, edge, edge, 2, -1)
+    return torch.tensor(shells).float().view(batch, edge, edge, edge, 2, -1)
 
 
 class Layer(torch.nn.Module):
@@ -137,9 +139,10 @@ def network(settings: dict[str, object], filters: int, x: torch.Tensor, seed: in
             parameter.copy_(0.3 * torch.randn(size, generator=generator))
         elif name in ("unet.head.a", "unet.head.s"):
             parameter.copy_(torch.randn(size, generator=generator))
-    net.train()
-    for _ in range(5):
-        net(x.clone())
+    for module in net.modules():
+        if hasattr(module, "momentum"):
+            module.momentum = 1.0
+    net.train()(x.clone())
     return net.eval()
 
 
@@ -181,13 +184,15 @@ def main() -> None:
         for part in ("layer", "network"):
             found: dict[str, list[tuple[float, float]]] = {"grid": [], "sphere": [], "both": []}
             for seed in range(options.weights):
-                x = crossings(3 if settings["patch"] == 3 else 8, seed)
+                edge = 3 if settings["patch"] == 3 else 8
+                x = crossings(1, edge, seed)
                 if part == "layer":
                     torch.manual_seed(seed)
                     layer = Layer(settings, options.filters)
                     call, degree = layer, layer.degree
                 else:
-                    net = network(settings, options.filters, x, seed)
+                    seen = crossings(4 * (8 // edge) ** 3, edge, 1000 + seed)
+                    net = network(settings, options.filters, seen, seed)
                     degree = net.architecture.degree
 
                     def call(shells, net=net):

@@ -22,14 +22,16 @@ def rotation_matrix(rotation, order):
 
 
 def crossings(shape, seed=0, order=8):
-    """Return shells (*shape, 2, C): b0, and b = 3000 s/mm2 of two fibres a voxel."""
+    """Return shells (*shape, 2, C): b0, and b = 3000 s/mm2 of two fibres in tissue."""
     rng = np.random.default_rng(seed)
     points, weights = half_quadrature(41)
     count = int(np.prod(shape))
     fibres = rng.standard_normal((count, 2, 3))
     fibres /= np.linalg.norm(fibres, axis=-1, keepdims=True)
     signal = np.exp(-3 * (0.3 + 1.4 * (fibres @ points.T) ** 2))
-    mixed = (rng.dirichlet([2, 2], count)[..., None] * signal).sum(1)
+    still = np.broadcast_to(np.exp(-3 * rng.uniform(0.7, 3, (count, 1, 1))), signal[:, :1].shape)
+    parts = rng.dirichlet([2, 2, 1], count)[..., None]
+    mixed = (parts * np.concatenate([signal, still], 1)).sum(1)
     shells = np.zeros((count, 2, design_matrix(points, order).shape[1]))
     shells[:, 0, 0] = np.sqrt(4 * np.pi)
     shells[:, 1] = mixed * weights @ design_matrix(points, order)
@@ -37,7 +39,7 @@ def crossings(shape, seed=0, order=8):
 
 
 def settle(network, x, seed=0):
-    """Give batch norms and SHD's head weights of no meaning, let them see an input, and freeze them."""
+    """Give a network weights of no meaning and the statistics of an input, and freeze them."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -47,9 +49,10 @@ def settle(network, x, seed=0):
                 parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
             elif name in ("unet.head.a", "unet.head.s"):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator))
-        network.train()
-        for _ in range(5):
-            network(x.clone())
+        for module in network.modules():
+            if hasattr(module, "momentum"):
+                module.momentum = 1.0
+        network.train()(x.clone())
     return network.eval()
 
 
@@ -60,5 +63,4 @@ def error(found, expected):
 
 def shape_error(found, expected):
     """Return the relative error of the orders above 0 of fODFs."""
-    assert expected[..., 1:].norm() > 1e-3 * expected.norm()
     return error(found[..., 1:], expected[..., 1:])
