@@ -165,7 +165,7 @@ def test_responses_are_estimated_where_none_are_given(tmp_path):
 def test_refusals_come_before_any_work(scan, response, tmp_path):
     out = tmp_path / "fod.mif"
     given = (scan, "--response", response, "-o", out)
-    refused(*given, "--method", "esd", words="Unknown method 'esd'; choose one of csd")
+    refused(*given, "--method", "best", words="Unknown method 'best'; choose one of csd")
     refused(*given, "--method", "csd", "--iterations", 5, words="CSD does not take iterations")
     refused(*given, "--method", "csd", "--order", 5, words="order = 5 of CSD")
     refused(*given, "--method", "csd", "--gm", tmp_path / "gm.mif", words="CSD gives no gm map")

@@ -250,12 +250,20 @@ def _refuse(
     Raises
     ------
     InputError
-        If it cannot be used on the scan, does not take a setting, or does not give a map.
+        If it cannot be used on the scan, does not take a setting, has no model, or does not give a
+        map.
     """
     problem = method.problem(scan.gradients, responses)
     if problem:
         raise InputError(problem)
     method.keywords(settings)
+    if method.family == "networks" and "model" not in settings:
+        from napari_dmri.deconvolve.shd.apply import no_model
+        from napari_dmri.deconvolve.shd.shipped import choose_shipped
+
+        tissues = None if responses is None else tuple(responses)
+        if choose_shipped(method.name, scan.gradients, tissues) is None:
+            raise InputError(no_model(method.name, scan.gradients, tissues))
     for name in targets:
         if name not in (*method.maps, "afd"):
             raise InputError(

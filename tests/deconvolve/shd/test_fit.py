@@ -119,7 +119,7 @@ def test_a_preview_is_the_slice_of_the_prediction_now(tiny, scan, responses, met
     (preview,) = shown
     assert (preview.axis, preview.index, preview.loss) == (2, 4, 0.25)  # the last slice there is
     whole = predict_network(
-        network, chosen.architecture, prepared, ("csf",), mode=chosen.mode, device="cpu"
+        network, chosen.architecture, prepared, ("csf",), mode=chosen.mode, device="cpu", core=4
     )
     assert preview.coefficients.shape == (7, 6, 15) and preview.others.shape == (7, 6, 1)
     assert np.allclose(preview.coefficients, whole.coefficients[:, :, 4], atol=1e-4)

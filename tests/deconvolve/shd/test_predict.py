@@ -81,16 +81,33 @@ def test_tiles_agree_with_one_piece_where_the_halo_is_wide_and_nearly_else(large
     assert whole.any()
     wide = predict_network(*args, mode="tiled", device="cpu", tile=8, halo=24).coefficients
     assert np.allclose(wide, whole, atol=1e-5)
-    usual = predict_network(*args, mode="tiled", device="cpu", tile=8).coefficients
-    error = np.linalg.norm(usual - whole, axis=-1)[large.mask]
+    narrow = predict_network(*args, mode="tiled", device="cpu", tile=8, halo=8).coefficients
+    error = np.linalg.norm(narrow - whole, axis=-1)[large.mask]
     assert np.median(error) <= 0.02 * np.median(np.linalg.norm(whole, axis=-1)[large.mask])
 
 
+def test_usual_tiles_are_those_of_training_with_their_inner_half_kept(large):
+    network = network_of(TILES)
+    found = predict_network(network, TILES, large, ("csf",), mode="tiled", device="cpu")
+    block = large.coefficients[3:7, 5:9, 1:5][None]
+    with torch.inference_mode():
+        fod, _ = network.eval()(torch.from_numpy(np.ascontiguousarray(block)))
+    ours, theirs = found.coefficients[4:6, 6:8, 2:4], fod[0, 1:3, 1:3, 1:3].numpy()
+    assert np.allclose(ours / ours[..., :1], theirs / theirs[..., :1], atol=1e-4)
+    # All of each is kept where speed counts more.
+    quick = predict_network(network, TILES, large, ("csf",), mode="tiled", device="cpu", core=4)
+    assert ((quick.coefficients != 0).any(-1) == large.mask).all()
+
+
 def test_a_region_is_that_part_of_the_whole(large):
-    for made, mode in ((PATCHES, "paper"), (TILES, "tiled")):
-        whole = run(made, large, mode)
-        box = (slice(4, 9), slice(None), slice(2, 3))
-        part = run(made, large, mode, region=box, halo=24)
+    box = (slice(4, 9), slice(None), slice(2, 3))
+    for made, mode, more in (
+        (PATCHES, "paper", {}),
+        (TILES, "tiled", {}),
+        (TILES, "tiled", {"halo": 24}),
+    ):
+        whole = run(made, large, mode, **more)
+        part = run(made, large, mode, region=box, **more)
         assert part.coefficients.shape == (5, 18, 1, 15)
         assert np.allclose(part.coefficients, whole.coefficients[box], atol=1e-5)
         assert np.allclose(part.others, whole.others[box], atol=1e-5)
@@ -158,6 +175,12 @@ def test_memory_that_runs_out_halves_the_tile_and_says_so(large):
     error = np.abs(found.coefficients - expected.coefficients)
     assert np.median(error) < 0.02 * np.abs(expected.coefficients[..., 0]).max()
     with pytest.raises(InputError, match=r"Out of memory on cpu: the smallest tile needs"):
+        predict_network(Small(network, 1), *args, mode="tiled", device="cpu", halo=4)
+    usual = predict_network(network, *args, mode="tiled", device="cpu")
+    halved = predict_network(Small(network, 64 * 5), *args, mode="tiled", device="cpu")
+    assert np.allclose(usual.coefficients, halved.coefficients, atol=1e-5)
+    assert any("Memory ran out on cpu for 64 tiles at once" in note for note in halved.notes)
+    with pytest.raises(InputError, match="Out of memory on cpu"):
         predict_network(Small(network, 1), *args, mode="tiled", device="cpu")
     patches = predict_network(
         Small(network_of(PATCHES), 27 * 8), PATCHES, large, ("csf",), mode="paper", device="cpu"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_dmri.deconvolve.shd.presets import preset
+
 if TYPE_CHECKING:
     from napari_dmri.deconvolve.shd.presets import Preset
 
@@ -77,8 +79,6 @@ def forecast_fit(
     every
         Seconds between two previews.
     """
-    from napari_dmri.deconvolve.shd.presets import preset
-
     cuda = _on_cuda(device)
     size = size or ("paper" if cuda else "small")
     chosen = preset(method, size=size)
@@ -89,10 +89,11 @@ def forecast_fit(
     steps = plan.epochs * plan.steps
     if minutes is not None:
         steps = max(1, min(steps, int(60 * minutes / each)))
-    # Tiles look at what is around them, too, and a slice at some slices beside it.
-    halo = 1.0 if chosen.mode == "paper" else 2.5
-    final = voxels * halo * voxel
-    shown = min(2.0, voxels ** (2 / 3) * halo * 8 * voxel) + each
+    # Half the edge of a tile is kept, all of it in a preview, which is one slice of it.
+    tiled = chosen.mode == "tiled"
+    final = voxels * voxel * (10 if tiled else 1)
+    slice_time = voxels ** (2 / 3) * voxel * (1.3 * made.patch if tiled else 1)
+    shown = (slice_time if tiled else min(2.0, slice_time)) + each
     memory = 4 * plan.batch * patch * 14 * width(chosen) * made.filters
     return Forecast(
         2.0 + steps * each * 1.08 + final, 2.0 + every + shown, int(memory + 250e6), steps
@@ -106,7 +107,9 @@ def width(preset: Preset) -> int:
 
 def voxel_pace(method: str) -> float:
     """Return about how many voxels a second a small model of a method takes on two cores."""
-    return 0.7 / PACES.get((method, "small"), (1.0, 1e-3))[1]
+    # Tiles overlap: most are computed eight times, and two cores are less than twice one.
+    overlap = 10.0 if preset(method, "small").mode == "tiled" else 1.0
+    return 1.5 / (overlap * PACES[method, "small"][1])
 
 
 @cache

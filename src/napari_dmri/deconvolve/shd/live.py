@@ -176,6 +176,7 @@ class Live:
             device=self.device,
             progress=lambda done, text: self.report(self.fraction, "preview"),
             region=box,
+            core=self.preset.architecture.patch,
         )
         if self.preset.mode == "paper" and count:
             pace = count / max(time.monotonic() - begun, 1e-3)

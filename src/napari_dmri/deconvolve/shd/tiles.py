@@ -1,0 +1,121 @@
+"""Where tiles lie: boxes of a grid, cut, trimmed to a mask, and what each needs around it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_dmri.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_dmri.deconvolve.shd.architecture import Architecture
+
+__all__ = ["Box", "check_mode", "count", "divide", "halves", "input_span", "trim", "whole"]
+
+Array = NDArray[Any]
+Box = tuple[slice, slice, slice]
+
+
+def check_mode(mode: str, architecture: Architecture) -> None:
+    """Refuse a mode that a network's patches do not allow.
+
+    Raises
+    ------
+    InputError
+        If it is unknown, or needs another edge of patches.
+    """
+    if mode not in ("paper", "tiled"):
+        raise InputError(f"Unknown mode {mode!r}; choose paper or tiled.")
+    if mode == "tiled" and not architecture.tiled:
+        raise InputError(
+            f"The network was made for patches of {architecture.patch} voxels, whose inner levels "
+            "hold one voxel; it runs in paper mode only, patch by patch."
+        )
+    if mode == "paper" and architecture.patch % 2 == 0:
+        raise InputError(
+            f"The network was made for patches of {architecture.patch} voxels, which have no "
+            "middle voxel; it runs in tiled mode only."
+        )
+
+
+def whole(region: Sequence[Any] | None, grid: Sequence[int]) -> Box:
+    """Return a region as slices with both ends.
+
+    Raises
+    ------
+    InputError
+        If it is not three slices that hold a voxel of the grid.
+    """
+    given = (slice(None),) * 3 if region is None else tuple(region)
+    spans = [
+        range(n)[s] if isinstance(s, slice) else range(int(s), int(s) + 1)
+        for s, n in zip(given, grid, strict=False)
+    ]
+    if len(given) != 3 or any(len(s) < 1 or s.step != 1 for s in spans):
+        raise InputError(
+            f"The region {region} is not a block of a grid of {'x'.join(map(str, grid))} voxels."
+        )
+    x, y, z = (slice(s.start, s.stop) for s in spans)
+    return x, y, z
+
+
+def divide(box: Box, edge: int, step: int) -> list[Box]:
+    """Divide a box in blocks of about equal size, cut where the network's pooling cells end."""
+    cuts = []
+    for span in box:
+        length = span.stop - span.start
+        pieces = -(-length // max(edge, step))
+        inner = {round((span.start + length * i / pieces) / step) * step for i in range(1, pieces)}
+        at = [span.start, *sorted(i for i in inner if span.start < i < span.stop), span.stop]
+        cuts.append([slice(a, b) for a, b in pairwise(at)])
+    return [(x, y, z) for x in cuts[0] for y in cuts[1] for z in cuts[2]]
+
+
+def trim(part: Box, mask: Array) -> list[Box]:
+    """Return the smallest block that holds a block's voxels of the mask, if there are any."""
+    inside = mask[part]
+    if not inside.any():
+        return []
+    found = []
+    for axis, span in enumerate(part):
+        filled = np.flatnonzero(inside.any(tuple(a for a in range(3) if a != axis)))
+        found.append(slice(span.start + int(filled[0]), span.start + int(filled[-1]) + 1))
+    return [(found[0], found[1], found[2])]
+
+
+def halves(part: Box) -> list[Box]:
+    """Return both halves of a block, cut across its longest edge."""
+    lengths = [s.stop - s.start for s in part]
+    axis = int(np.argmax(lengths))
+    span = part[axis]
+    middle = (span.start + span.stop) // 2
+    found = []
+    for piece in (slice(span.start, middle), slice(middle, span.stop)):
+        edges = list(part)
+        edges[axis] = piece
+        found.append((edges[0], edges[1], edges[2]))
+    return found
+
+
+def count(part: Box) -> int:
+    """Return the voxels of a block."""
+    return int(np.prod([s.stop - s.start for s in part]))
+
+
+def input_span(kept: slice, length: int, halo: int, step: int) -> tuple[int, int]:
+    """Return what a tile looks at along an axis: aligned, with its halo, within the padded image.
+
+    Examples
+    --------
+    >>> input_span(slice(8, 16), 64, 8, 4), input_span(slice(0, 5), 12, 8, 8)
+    ((0, 24), (0, 16))
+    """
+    end = -(-length // step) * step
+    first = max(0, (kept.start - halo) // step * step)
+    last = min(end, -(-(kept.stop + halo) // step) * step)
+    return first, last
