@@ -31,7 +31,16 @@ if TYPE_CHECKING:
     from napari_dmri.images import ScalarImage
     from napari_dmri.scan import Scan
 
-__all__ = ["MEASURED", "REFIT", "Candidate", "SideBySide", "compare_models", "model_label"]
+__all__ = [
+    "MEASURED",
+    "REFIT",
+    "REPEAT",
+    "Candidate",
+    "SideBySide",
+    "compare_models",
+    "model_label",
+    "require_reference",
+]
 
 Array = NDArray[Any]
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BLOCK_NOTE",
     "brief",
+    "draw",
     "panels_of",
     "score_table",
     "test_table",
