@@ -141,6 +141,12 @@ def test_a_simulated_model_is_not_run_on_a_measured_scan(viewer, subjects, model
     assert dock.known is None and dock.model_choice.count() > 1
     assert "for simulated scans" in dock.model_line.sentence
     assert not any(box.isEnabled() for box in dock.compare.boxes.values())
+    simulated = add(viewer, scan)
+    dock.scan_picker.choose(simulated)
+    assert all(box.isEnabled() and box.isChecked() for box in dock.compare.boxes.values())
+    assert dock.known is not None and dock.run_bar.button.isEnabled()
+    dock.scan_picker.choose(viewer.layers[0])
+    assert dock.known is None and dock.result_name.text() == ""
     dock.load_model(model_file)
     assert not dock.run_bar.button.isEnabled()
     assert "simulated" in dock.model_line.sentence

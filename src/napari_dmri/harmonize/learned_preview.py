@@ -120,7 +120,9 @@ class Slices:
         maps = [self._paint(s.mean(1)) for s in (*signals, self.target)]
         across, up = (float(n) for n in self.size[self._kept])
         return Preview(
-            *maps,
+            maps[0],
+            maps[1],
+            maps[2],
             (errors[0], errors[1]),
             self.subject,
             self.index,
