@@ -181,8 +181,8 @@ def test_finishing_early_keeps_the_best_so_far(scan, responses):
 def test_a_collapse_is_told_and_begun_again_at_a_lower_rate(tmp_path, scan, responses, monkeypatch):
     from napari_dmri.deconvolve.shd.collapse import Watch
 
-    def collapsed(self, network, epoch):
-        rate.append(epoch)
+    def collapsed(self, *_):
+        rate.append(1)
         return "all voxels have the same fODF" if len(rate) == 2 else ""
 
     rate: list[int] = []
@@ -199,7 +199,7 @@ def test_a_collapse_is_told_and_begun_again_at_a_lower_rate(tmp_path, scan, resp
     assert read_settings(state)["attempt"] == 1
     assert same(found.model, run(scan, responses, state=state).model)
 
-    monkeypatch.setattr(Watch, "look", lambda self, network, epoch: "all fODFs are round")
+    monkeypatch.setattr(Watch, "look", lambda *_: "all fODFs are round")
     with pytest.raises(Collapsed, match=r"also after 2 beginnings.*Check the responses"):
         run(scan, responses, retries=1)
 
@@ -218,6 +218,17 @@ def test_a_loss_that_is_not_finite_is_begun_again_too(scan, responses, monkeypat
     monkeypatch.setattr(FodLoss, "__call__", broken)
     found = run(scan, responses)
     assert found.lr == pytest.approx(5e-3 / 3) and "lower the learning rate" in found.notes[0]
+
+
+def test_a_step_that_does_not_fit_in_memory_is_said_in_words(scan, responses, monkeypatch):
+    from napari_dmri.deconvolve.shd.losses import FodLoss
+
+    def full(self, network, tensors):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(FodLoss, "__call__", full)
+    with pytest.raises(InputError, match="a step of 2 patches of 4 voxels an edge; choose the siz"):
+        run(scan, responses)
 
 
 def test_the_plan_follows_steps_minutes_and_a_model_to_begin_from(

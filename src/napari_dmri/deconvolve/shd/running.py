@@ -97,12 +97,15 @@ def train_with_retries(
     ------
     Collapsed
         If it collapsed each time.
+    InputError
+        If memory runs out.
     """
     import copy
 
     from napari_dmri.deconvolve.shd.compiled import compiled_loss
     from napari_dmri.deconvolve.shd.losses import FodLoss
     from napari_dmri.deconvolve.shd.network import build_network
+    from napari_dmri.device import out_of_memory
     from napari_dmri.training.loop import train
 
     notes: list[str] = []
@@ -141,6 +144,14 @@ def train_with_retries(
             notes.append(words)
             live.say(words)
             continue
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise InputError(
+                f"Memory ran out on {device} for a step of {plan.batch} patches of "
+                f"{preset.architecture.patch} voxels an edge; choose the "
+                "size small, close other programs, or choose another device."
+            ) from error
         notes += loss.notes
         return Outcome(network, fit, plan.lr, tuple(notes))
     raise AssertionError("unreachable")
