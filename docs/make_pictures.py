@@ -173,7 +173,11 @@ def fit_dock(images: Path) -> None:
 
 
 def real_networks(images: Path, folder: Path) -> None:
-    """Draw the fODFs of CSD and of SHD-S-TV, fitted to a real scan, side by side."""
+    """Draw the fODFs of CSD and of SHD-S-TV, fitted to a real scan, side by side.
+
+    The fit takes half an hour at most. The file that NAPARI_DMRI_TRIO_MODEL names is used instead
+    where it is there, and the fitted model is saved there where it is not.
+    """
     import napari
 
     from napari_dmri import read_scan
@@ -196,6 +200,7 @@ def real_networks(images: Path, folder: Path) -> None:
     viewer.dims.order = PLANES["coronal"]
     viewer.dims.set_current_step(1, 50)
     dock.choose_fit("shd-s-tv")
+    dock.fit_settings.minutes.setValue(30)
     model = os.environ.get("NAPARI_DMRI_TRIO_MODEL", "")
     if Path(model).is_file():
         dock.models.load(model)

@@ -201,6 +201,11 @@ def test_a_collapse_is_said_and_what_failed_stays_in_gray(viewer, dock, settle, 
     assert "use a trained model" in dock.run_bar.message.sentence
     assert dock.live.layer is None and dock.result is None
     assert not dock.fit.pause.isVisible() and dock.run_bar.button.text() == "Fit"
+    viewer.dims.set_point(1, 2.5 * 3)
+    assert dock.slice_shown() == (2, 3)
+    dock.stop()
+    viewer.dims.set_point(1, 2.5 * 5)
+    assert dock.slice_shown() == (2, 3)
 
 
 def test_wrong_models_are_refused_in_words_and_commands_say_what_is_missing(
