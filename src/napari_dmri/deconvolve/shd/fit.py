@@ -70,7 +70,7 @@ def fit_to_scan(
     size: str | None = None,
     mode: str | None = None,
     start: ShdModel | None = None,
-    inputs: Sequence[int] | None = None,
+    inputs: Sequence[int] | NDArray[Any] | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     seed: int = 0,

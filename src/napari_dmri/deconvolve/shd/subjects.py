@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_dmri.deconvolve.base import ResponseSet
 from napari_dmri.errors import InputError
@@ -11,6 +11,8 @@ from napari_dmri.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from napari_dmri.images import ShImage
     from napari_dmri.scan import Scan
@@ -40,7 +42,7 @@ class Subject:
     scan: Scan
     responses: ResponseSet | None = None
     target: ShImage | None = None
-    inputs: Sequence[int] | None = None
+    inputs: Sequence[int] | NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
