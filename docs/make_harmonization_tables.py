@@ -93,7 +93,9 @@ def main() -> None:
             raise SystemExit(f"Unknown name {name!r}; choose one of {', '.join(NAMES)}.")
         RESULTS.mkdir(parents=True, exist_ok=True)
         for table in TABLES:
-            shutil.copy(folder / f"{table}.tsv", RESULTS / f"{name}_{table}.tsv")
+            # One subject has no tests.
+            if (folder / f"{table}.tsv").is_file():
+                shutil.copy(folder / f"{table}.tsv", RESULTS / f"{name}_{table}.tsv")
         if name == "default":
             for measure in ("signal", "FA", "MD"):
                 shutil.copy(folder / f"{measure}.png", DOCS / "images" / f"harmonize_{measure}.png")
