@@ -16,6 +16,7 @@ from napari_dmri.compare.methods_text import methods_text
 from napari_dmri.harmonize import METHODS, Pair, networks
 from napari_dmri.harmonize.learned import PAPER_STAGES, GolkovHarmonizer, SHResNetHarmonizer
 from napari_dmri.harmonize.training_pairs import Recipe, add_pair, moved_source
+from napari_dmri.provenance import provenance
 from napari_dmri.signal.sh_fit import fit_sh
 from napari_dmri.sphere.harmonics import design_matrix
 from napari_dmri.training import Patches, Stage, Store, train
@@ -67,6 +68,10 @@ def test_the_methods_are_listed_with_the_stages_of_the_paper():
     assert model.projection and not METHODS["golkov"].make().projection
     assert (model.energy, METHODS["golkov"].make().energy) == (1, 0)
     assert METHODS["golkov"].make(energy=0.5).parameters["energy"] == 0.5
+    said = methods_text([provenance("shresnet", model.parameters)])
+    assert "with weight 1, of the root of the energy of order 2" in said
+    plain = METHODS["shresnet"].make(energy=0).parameters
+    assert "energy of order 2" not in methods_text([provenance("shresnet", plain)])
     for weight in (-1, float("nan"), float("inf")):
         with pytest.raises(InputError, match="weight of the energy"):
             METHODS["shresnet"].make(energy=weight)
