@@ -14,6 +14,9 @@ __all__ = ["TermCurves"]
 MOST_POINTS = 400
 TOTAL = "loss"
 
+SPAN = 1e-5
+"""Smallest value shown, as a share of the largest."""
+
 
 class TermCurves(CurvePlot):
     """Show the loss and its terms by step, on a logarithmic axis; failed attempts stay in gray."""
@@ -67,6 +70,9 @@ class TermCurves(CurvePlot):
             axes.plot(*_drawn(points), marker=marker, lw=1.8 if thick else 1, color=colour,
                       label=name.replace("_", " "))  # fmt: skip
         axes.set(xlabel="step", yscale="log")
+        low, top = axes.get_ylim()
+        # A term that is nearly nothing would press all others to the top.
+        axes.set_ylim(bottom=max(low, SPAN * top))
         axes.margins(x=0.01)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.tick_params(which="minor", colors=self.ink, labelsize=7, length=1, labelleft=False)
