@@ -1,36 +1,77 @@
-"""Spatio-hemispherical deconvolution: networks that map shells of a scan to fODFs.
+"""Spatio-hemispherical deconvolution: networks that map the shells of a scan to fODFs.
 
-Names are looked up when they are first used, so that importing this package loads no torch.
+`fit_to_scan` learns from one scan, `train_model` from many, `shd` applies a trained model. Names
+are looked up when they are first used, so that importing this package loads no torch.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-_MODULES = {
+from napari_dmri.lazy import exports
+
+if TYPE_CHECKING:
+    from napari_dmri.deconvolve.shd.amortise import train_model
+    from napari_dmri.deconvolve.shd.apply import shd
+    from napari_dmri.deconvolve.shd.architecture import Architecture
+    from napari_dmri.deconvolve.shd.fit import FitResult, fit_to_scan
+    from napari_dmri.deconvolve.shd.forecast import forecast_fit
+    from napari_dmri.deconvolve.shd.inputs import prepare
+    from napari_dmri.deconvolve.shd.losses import FodLoss, LossWeights
+    from napari_dmri.deconvolve.shd.model import ShdModel
+    from napari_dmri.deconvolve.shd.network import SphereNetwork, build_network
+    from napari_dmri.deconvolve.shd.predict import predict
+    from napari_dmri.deconvolve.shd.prepared import Prepared
+    from napari_dmri.deconvolve.shd.presets import PRESETS, Plan, Preset, preset
+    from napari_dmri.deconvolve.shd.shell_choice import choose_subset
+    from napari_dmri.deconvolve.shd.subjects import Subject, read_subjects
+
+_HOMES = {
     "Architecture": "architecture",
+    "FitResult": "fit",
     "FodLoss": "losses",
     "LossWeights": "losses",
+    "PRESETS": "presets",
     "Plan": "presets",
     "Prepared": "prepared",
     "Preset": "presets",
     "ShdModel": "model",
     "SphereNetwork": "network",
+    "Subject": "subjects",
     "build_network": "network",
     "choose_subset": "shell_choice",
+    "fit_to_scan": "fit",
+    "forecast_fit": "forecast",
+    "predict": "predict",
     "prepare": "inputs",
     "preset": "presets",
+    "read_subjects": "subjects",
+    "shd": "apply",
+    "train_model": "amortise",
 }
 
-__all__ = sorted(_MODULES)
+__all__ = [
+    "PRESETS",
+    "Architecture",
+    "FitResult",
+    "FodLoss",
+    "LossWeights",
+    "Plan",
+    "Prepared",
+    "Preset",
+    "ShdModel",
+    "SphereNetwork",
+    "Subject",
+    "build_network",
+    "choose_subset",
+    "fit_to_scan",
+    "forecast_fit",
+    "predict",
+    "prepare",
+    "preset",
+    "read_subjects",
+    "shd",
+    "train_model",
+]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__ = exports(__name__, _HOMES)
