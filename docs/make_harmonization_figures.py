@@ -9,7 +9,6 @@ table in ``docs/harmonize.md``.
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,12 +179,9 @@ def main() -> None:
     page = DOCS / "harmonize.md"
     if page.is_file():
         lines = "\n".join(line for line in text.splitlines() if line.startswith("|"))
-        filled = re.sub(
-            r"(<!-- lesion -->\n).*?(\n<!-- end -->)",
-            lambda m: m[1] + lines + m[2],
-            page.read_text(encoding="utf-8"),
-            flags=re.DOTALL,
-        )
+        before, start, rest = page.read_text(encoding="utf-8").partition("<!-- lesion -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        filled = f"{before}{start}{lines}\n{end}{after}" if start and end else before
         page.write_text(filled, encoding="utf-8")
 
 
