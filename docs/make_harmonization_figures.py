@@ -179,9 +179,10 @@ def main() -> None:
     page = DOCS / "harmonize.md"
     if page.is_file():
         lines = "\n".join(line for line in text.splitlines() if line.startswith("|"))
-        before, start, rest = page.read_text(encoding="utf-8").partition("<!-- lesion -->\n")
+        whole = page.read_text(encoding="utf-8")
+        before, start, rest = whole.partition("<!-- lesion -->\n")
         _, end, after = rest.partition("<!-- end -->")
-        filled = f"{before}{start}{lines}\n{end}{after}" if start and end else before
+        filled = f"{before}{start}{lines}\n{end}{after}" if start and end else whole
         page.write_text(filled, encoding="utf-8")
 
 
