@@ -278,6 +278,7 @@ PRESETS: dict[str, Preset] = _listed(
 SMALL_STEPS, SMALL_LR = 3000, 1e-2
 """Steps of the small size, a fifteenth of the papers', and the rate that they ask for: after 600
 steps of SHD-TV on simulated clinical scans F1 is 0.746 with it, and 0.695 with the papers' 0.0017.
+Spectral layers keep the latter: after 1000 steps of SHD-S-TV F1 is 0.726, and 0.673 with 0.005.
 """
 
 
@@ -330,7 +331,9 @@ def _small(chosen: Preset) -> Preset:
     plain = chosen.architecture
     filters = 64 if plain.layer == "convolution" else 16
     architecture = replace(plain, n_side=4, filters=filters, depth=3, degree=12)
-    plan = replace(chosen.plan.shortened(SMALL_STEPS), lr=SMALL_LR)
+    plan = chosen.plan.shortened(SMALL_STEPS)
+    if plain.layer != "spectral":
+        plan = replace(plan, lr=SMALL_LR)
     if plain.patch == 1:
         # A step of the papers' 16 voxels alone costs a CPU little less than one of 432.
         plan = replace(plan, batch=VOXELS)

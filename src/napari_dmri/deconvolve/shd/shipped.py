@@ -99,8 +99,7 @@ def fits(bvalues: Sequence[float], gradients: GradientTable) -> bool:
             if not any(b <= B0_THRESHOLD for b in have):
                 return False
         elif not any(
-            b > B0_THRESHOLD and abs(b - wanted) <= max(TOLERANCE * wanted, SHELL_GAP)
-            for b in have
+            b > B0_THRESHOLD and abs(b - wanted) <= max(TOLERANCE * wanted, SHELL_GAP) for b in have
         ):
             return False
     return True
