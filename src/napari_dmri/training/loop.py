@@ -356,7 +356,8 @@ class _Run:
         self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
     def _tell(self, kind: str, **values: Any) -> None:
-        self.told = time.monotonic()
+        if kind == "step":  # short epochs do not take the steps' turn
+            self.told = time.monotonic()
         stage = self.stages[min(self.stage, len(self.stages) - 1)]
         number = self._closed + (kind == "step")
         steps = self.training.count(stage.batch)

@@ -44,7 +44,7 @@ def test_seeds_can_be_given() -> None:
     ("arguments", "said"),
     [
         ((["deep"], ()), "Unknown protocol deep; choose of high, low, super, random"),
-        (((), ["csdx"]), "Unknown method csdx; choose of csd"),
+        (((), ["csdx"]), "Unknown method csdx; choose of true-fod, csd"),
         (((), (), 0), "0 seeds; expected 1 or more"),
     ],
 )

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from napari_dmri.deconvolve.shd.losses import FodLoss, LossWeights
     from napari_dmri.deconvolve.shd.model import ShdModel
     from napari_dmri.deconvolve.shd.network import SphereNetwork, build_network
-    from napari_dmri.deconvolve.shd.predict import predict
     from napari_dmri.deconvolve.shd.prepared import Prepared
     from napari_dmri.deconvolve.shd.presets import PRESETS, Plan, Preset, preset
     from napari_dmri.deconvolve.shd.shell_choice import choose_subset
@@ -42,7 +41,6 @@ _HOMES = {
     "choose_subset": "shell_choice",
     "fit_to_scan": "fit",
     "forecast_fit": "forecast",
-    "predict": "predict",
     "prepare": "inputs",
     "preset": "presets",
     "read_subjects": "subjects",
@@ -66,7 +64,6 @@ __all__ = [
     "choose_subset",
     "fit_to_scan",
     "forecast_fit",
-    "predict",
     "prepare",
     "preset",
     "read_subjects",
