@@ -1,6 +1,7 @@
 """The loop: exact resume, best weights, the rules of stages, cancel, pause, refusals."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -280,3 +281,17 @@ def test_clipped_gradients_make_no_longer_step_than_the_norm_allows():
 def test_a_loss_that_is_not_finite_is_said_to_diverge():
     with pytest.raises(Diverged, match="lower the learning rate"):
         train(network(), lambda m, t: squares(m, t) * np.nan, Line(), None, [ADAM], device="cpu")
+
+
+def test_steps_are_told_of_though_epochs_are_short():
+    told = []
+
+    def slow(model, tensors):
+        time.sleep(0.02)
+        return squares(model, tensors)
+
+    stage = Stage("adam", lr=1e-3, batch=20, epochs=40)
+    train(network(), slow, Line(), None, [stage], device="cpu", on_event=told.append)
+    steps = [event for event in told if event.kind == "step"]
+    assert len(steps) > 1
+    assert sum(event.kind == "epoch" for event in told) == 40
