@@ -68,6 +68,12 @@ def _origin(card: Mapping[str, Any], scan: Scan) -> CardCheck:
     return CardCheck("ok", words)
 
 
+def _trained_bvalues(card: Mapping[str, Any]) -> list[float]:
+    """Return the b-values of all scans of training, b0 left out."""
+    every = {float(b) for entry in card.get("training", ()) for b in entry.get("shells", ())}
+    return sorted(b for b in every if b > B0_THRESHOLD)
+
+
 def _shells(card: Mapping[str, Any], scan: Scan) -> tuple[list[Shell], list[CardCheck]]:
     """Return the scan's shells that the model takes, and what is to be said of them."""
     from napari_dmri.deconvolve.shd.shell_choice import match_shells
@@ -82,7 +88,8 @@ def _shells(card: Mapping[str, Any], scan: Scan) -> tuple[list[Shell], list[Card
         return [], [CardCheck("error", str(error))]
     checks = []
     for shell, b in zip(shells[1:], bvalues[1:], strict=True):
-        if abs(shell.bvalue - b) > NEAR * b:
+        known = [b, *_trained_bvalues(card)]
+        if min(abs(shell.bvalue - one) / one for one in known) > NEAR:
             checks.append(
                 CardCheck(
                     "warning",
