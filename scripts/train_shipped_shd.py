@@ -2,8 +2,8 @@
 
 Simulated subjects of a population of their own (`SEED`), scanned with several protocols, so that a
 network meets other directions, voxels, noise and b-values. Learning needs no truth (SHD-S-TV). A
-training that was stopped goes on from its state in build/models. On one core each takes about a quarter
-of an hour.
+training that was stopped goes on from its state in build/models. On one core each takes about a
+quarter of an hour.
 
 ``--steps N`` and ``--size N`` (voxels an edge) make it short, to try the script itself.
 """

@@ -9,7 +9,7 @@ import pytest
 from qtpy.QtCore import Qt
 
 from napari_dmri.deconvolve.registry import METHODS
-from napari_dmri.deconvolve.shd import presets
+from napari_dmri.deconvolve.shd import presets, shipped
 from napari_dmri.deconvolve.shd.architecture import Architecture
 from napari_dmri.images import Response, ResponseSet
 from napari_dmri.io.responses import write_responses
@@ -62,7 +62,16 @@ def plan(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def dock(viewer, small_scan, plan, tmp_path):
+def none_shipped(monkeypatch, tmp_path):
+    """Take the package's models away, which would be chosen for the scan."""
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "none")
+    shipped.shipped_models.cache_clear()
+    yield
+    shipped.shipped_models.cache_clear()
+
+
+@pytest.fixture
+def dock(viewer, small_scan, plan, none_shipped, tmp_path):
     """Return the dock with the small scan, its mask and responses, and SHD-S-TV to be fitted."""
     scan = replace(small_scan, mask=np.asarray(small_scan.data)[..., 0] > 300)
     data, kwargs, _ = scan_layer(scan)
