@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 
 from napari_dmri.deconvolve.response import estimate_response
 from napari_dmri.deconvolve.shd.amortise import Subject, train_model
-from napari_dmri.deconvolve.shd.running import drop_state
 from napari_dmri.deconvolve.shd.shipped import FOLDER
 from napari_dmri.errors import DmriWarning
 from napari_dmri.phantom.anatomy import make_subject
 from napari_dmri.phantom.composition import sample
 from napari_dmri.phantom.presets import get_scanner
 from napari_dmri.phantom.travelling import field_of_view
+from napari_dmri.training.state import drop_state
 
 if TYPE_CHECKING:
     from napari_dmri.phantom.scanner import Scanner

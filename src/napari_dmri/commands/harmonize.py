@@ -91,6 +91,7 @@ def train(
     """
     from napari_dmri.commands.training import fit_network, network_settings
     from napari_dmri.harmonize import METHODS, read_groups, read_pairs
+    from napari_dmri.training.state import drop_state
 
     if method not in METHODS:
         raise InputError(f"Unknown method {method!r}; choose one of {', '.join(METHODS)}.")
@@ -122,8 +123,7 @@ def train(
             model.fit_groups(both.source, both.target, device=device, progress=progress)
     path = model.save(output, overwrite=overwrite)
     if state is not None:
-        state.unlink(missing_ok=True)
-        state.with_suffix(".json").unlink(missing_ok=True)
+        drop_state(state)
     card = model.card
     lines = [
         f"{card['label']}: {card['source_site']} -> {card['target_site']}, "

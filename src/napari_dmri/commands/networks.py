@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,11 +20,11 @@ from napari_dmri.commands.console import (
     progress_bar,
     refuse_file,
 )
-from napari_dmri.commands.training import state_beside
-from napari_dmri.errors import Cancelled, InputError
+from napari_dmri.commands.training import resumable, state_beside
+from napari_dmri.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 __all__ = ["fit", "train"]
 
@@ -90,6 +89,7 @@ def fit(
     from napari_dmri.io.atomic import write_text
     from napari_dmri.io.responses import read_responses
     from napari_dmri.progress import part
+    from napari_dmri.training.state import drop_state
 
     preset(method, size or "small")
     others = tissues_of(tissues)
@@ -105,7 +105,7 @@ def fit(
         if responses is None:
             responses = estimate_response(source, progress=part(progress, 0, 0.05, "response: "))
         output.mkdir(parents=True, exist_ok=True)
-        with _resumable(state):
+        with resumable(state):
             made = fit_to_scan(
                 source,
                 responses,
@@ -127,7 +127,7 @@ def fit(
         files += write_map(image, targets[name], overwrite=overwrite)
     files.append(made.model.save(model_file, overwrite=overwrite))
     files.append(write_text(curves_file, curves_table(made.curves), overwrite=overwrite))
-    _drop(state)
+    drop_state(state)
     outcome = made.model.card["outcome"]
     about = {
         "method": method,
@@ -188,6 +188,7 @@ def train(
     """
     from napari_dmri.deconvolve.shd.amortise import read_subjects, train_model
     from napari_dmri.deconvolve.shd.presets import preset
+    from napari_dmri.training.state import drop_state
 
     preset(method, size or "small")
     if output.suffix != ".safetensors":
@@ -199,7 +200,7 @@ def train(
     begun = None if start is None else _load(start)
     output.parent.mkdir(parents=True, exist_ok=True)
     state = state_beside(output)
-    with progress_bar(quiet) as progress, _resumable(state):
+    with progress_bar(quiet) as progress, resumable(state):
         model = train_model(
             listed,
             method,
@@ -217,7 +218,7 @@ def train(
             progress=progress,
         )
     path = model.save(output, overwrite=overwrite)
-    _drop(state)
+    drop_state(state)
     card = model.card
     outcome = card["outcome"]
     lines = [
@@ -295,19 +296,3 @@ def _teller(quiet: bool) -> Any:
             typer.secho(f"Warning: {news}", fg="yellow", err=True)
 
     return tell
-
-
-@contextmanager
-def _resumable(state: Path) -> Iterator[None]:
-    """Say, when a training is stopped, that it can go on."""
-    try:
-        yield
-    except (Cancelled, KeyboardInterrupt):
-        if state.is_file():
-            typer.secho(f"The same command goes on from {state.name}.", fg="yellow", err=True)
-        raise
-
-
-def _drop(state: Path) -> None:
-    for file in (state, state.with_suffix(".json")):
-        file.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dmri.errors import Cancelled, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from napari_dmri.compare.tables import Table
     from napari_dmri.progress import Progress
@@ -20,6 +21,7 @@ __all__ = [
     "cross_validation",
     "fit_network",
     "network_settings",
+    "resumable",
     "short_stages",
     "state_beside",
 ]
@@ -98,20 +100,27 @@ def fit_network(
 
     A training that was stopped keeps the state, and the same call goes on from it.
     """
-    import typer
-
     from napari_dmri.io.atomic import require_writable
 
     state = state_beside(output)
     require_writable(output.parent)
     output.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with resumable(state):
         model.fit(pairs, validation=validation, device=device, progress=progress, state=state)
+    return state
+
+
+@contextmanager
+def resumable(state: Path) -> Iterator[None]:
+    """Say, when a training is stopped, that it can go on."""
+    import typer
+
+    try:
+        yield
     except (Cancelled, KeyboardInterrupt):
         if state.is_file():
             typer.secho(f"The same command goes on from {state.name}.", fg="yellow", err=True)
         raise
-    return state
 
 
 def cross_validation(

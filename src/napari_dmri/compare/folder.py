@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_dmri.errors import InputError
-from napari_dmri.io.atomic import atomic_paths, require_writable
+from napari_dmri.io.atomic import atomic_paths, require_writable, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["refuse_existing", "staged_folder"]
+__all__ = ["refuse_existing", "resume_folder", "staged_folder"]
 
 
 def refuse_existing(folder: str | Path, names: Iterable[str], overwrite: bool = False) -> Path:
@@ -36,6 +37,53 @@ def refuse_existing(folder: str | Path, names: Iterable[str], overwrite: bool = 
             "folder, or say overwrite=True (--overwrite)."
         )
     return target
+
+
+def resume_folder(
+    folder: Path, what: str, settings: Mapping[str, Any], growing: Mapping[str, Sequence[str]] = {}
+) -> Path:
+    """Make the folder of an evaluation, or check that it is of the same one, to go on in it.
+
+    Parameters
+    ----------
+    folder
+        Empty, not there yet, or of the same evaluation: ``evaluation.json`` in it says what of.
+    what
+        What it holds, with its article, for sentences.
+    settings
+        What must be the same, as JSON gives it back.
+    growing
+        Lists of names that may become longer from call to call.
+
+    Raises
+    ------
+    InputError
+        If it holds something else, or an evaluation with other settings, or cannot be written to.
+    """
+    require_writable(folder)
+    card = folder / "evaluation.json"
+    if card.is_file():
+        before = json.loads(card.read_text(encoding="utf-8"))
+        said = [
+            f"{k}: {before.get(k)} then, {v} now" for k, v in settings.items() if before.get(k) != v
+        ]
+        if said:
+            raise InputError(
+                f"{folder} holds {what} with other settings ({'; '.join(said)}); use the same, or "
+                "another folder."
+            )
+        if growing:
+            longer = {k: list(dict.fromkeys([*before[k], *v])) for k, v in growing.items()}
+            write_json(card, {**settings, **longer}, overwrite=True)
+        return folder
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(
+            f"{folder} is not empty and holds no evaluation.json, so there is nothing to go on "
+            "with; choose an empty folder."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(card, {**settings, **{k: list(v) for k, v in growing.items()}})
+    return folder
 
 
 @contextmanager

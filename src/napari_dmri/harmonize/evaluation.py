@@ -31,6 +31,7 @@ from napari_dmri.harmonize.registry import METHODS, load
 from napari_dmri.harmonize.training_pairs import Recipe, onto_target
 from napari_dmri.images import ScalarImage
 from napari_dmri.progress import Progress, part, silent
+from napari_dmri.training.state import drop_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -271,8 +272,7 @@ def _trained(
         state=state,
     )
     model.save(path)
-    for file in (state, state.with_suffix(".json")):
-        file.unlink(missing_ok=True)
+    drop_state(state)
     return load(path)
 
 

@@ -74,30 +74,9 @@ def choose_settings(
 
 def prepare_folder(folder: Path, settings: Settings, cases: Sequence[Case]) -> Path:
     """Make or check the folder of a cross-validation."""
-    from napari_dmri.io.atomic import require_writable, write_json
+    from napari_dmri.compare.folder import resume_folder
 
-    require_writable(folder)
-    now = {**settings.as_dict(), "subjects": [case.subject for case in cases]}
+    settled = {**settings.as_dict(), "subjects": [case.subject for case in cases]}
     # More methods may join later; the rest must be the same.
-    fixed = {k: v for k, v in now.items() if k != "contenders"}
-    card = folder / "evaluation.json"
-    if card.is_file():
-        before = json.loads(card.read_text(encoding="utf-8"))
-        other = [k for k in fixed if before.get(k) != fixed[k]]
-        if other:
-            said = "; ".join(f"{k}: {before.get(k)} then, {fixed[k]} now" for k in other)
-            raise InputError(
-                f"{folder} holds a cross-validation with other settings ({said}); use the same, or "
-                "another folder."
-            )
-        now["contenders"] = list(dict.fromkeys([*before["contenders"], *settings.contenders]))
-        write_json(card, now, overwrite=True)
-        return folder
-    if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(
-            f"{folder} is not empty and holds no evaluation.json, so there is nothing to go on "
-            "with; choose an empty folder."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(card, now)
-    return folder
+    joining = {"contenders": settled.pop("contenders")}
+    return resume_folder(folder, "a cross-validation", settled, joining)

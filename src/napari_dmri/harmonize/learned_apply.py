@@ -125,9 +125,9 @@ def _within(card: dict[str, Any], source: ShImage, predicted: Array) -> tuple[Ar
     if not count:
         return kept, []
     return kept, [
-        f"{count} voxels ({share:.1%}) have a mean S/b0 outside the {known['low']:.2f} to "
-        f"{known['high']:.2f} of the training voxels, which are of white and grey matter (CSF is "
-        "darker): there the result fades to the source's own fit."
+        f"{count} voxels ({share:.1%}) have a mean S/b0 below {known['low']:.2f} or above "
+        f"{known['high']:.2f}, far from the training voxels, which are of white and grey matter "
+        "(CSF is darker): there the result fades to the source's own fit."
     ]
 
 

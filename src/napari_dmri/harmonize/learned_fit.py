@@ -128,7 +128,7 @@ def train_network(
             seed=model.seed,
             progress=part(report, 0.97, 1.0),
         )
-        known = training_range(training)
+        known = training_range(training, bvalue)
     from napari_dmri.device import choose_device
 
     card = make_card(

@@ -22,11 +22,17 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-__all__ = ["KIND", "State", "read_state", "write_state"]
+__all__ = ["KIND", "State", "drop_state", "read_state", "write_state"]
 
 KIND = "training-state"
 
 State = tuple[dict[str, "NDArray[np.generic]"], dict[str, Any]]
+
+
+def drop_state(path: str | Path) -> None:
+    """Delete a training's state and the card beside it, where they are."""
+    for file in (Path(path), Path(path).with_suffix(".json")):
+        file.unlink(missing_ok=True)
 
 
 def write_state(

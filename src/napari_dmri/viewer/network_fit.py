@@ -16,6 +16,7 @@ from napari_dmri.images import ShImage
 from napari_dmri.progress import Progress, part
 from napari_dmri.scan import Scan
 from napari_dmri.training.parts import Switch
+from napari_dmri.training.state import drop_state
 from napari_dmri.viewer.deconvolving import (
     DeconvolveOptions,
     DeconvolveResult,
@@ -24,7 +25,6 @@ from napari_dmri.viewer.deconvolving import (
     prepared_scan,
 )
 from napari_dmri.viewer.network_models import Known, has_gpu
-from napari_dmri.viewer.training import drop_state
 
 __all__ = ["FitOptions", "fit_network", "forecast", "state_file"]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from napari_dmri.training.parts import Switch
+from napari_dmri.training.state import drop_state
 
-__all__ = ["TrainOptions", "drop_state", "forecast", "in_words", "make_model", "train_model"]
+__all__ = ["TrainOptions", "forecast", "in_words", "make_model", "train_model"]
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,3 @@ def train_model(
         model.save(target)
     drop_state(state)
     return target, model
-
-
-def drop_state(state: Path) -> None:
-    """Delete a training's state and the card beside it."""
-    for path in (state, state.with_suffix(".json")):
-        path.unlink(missing_ok=True)

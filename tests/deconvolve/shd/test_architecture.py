@@ -43,6 +43,8 @@ def test_a_card_gives_the_architecture_back():
     assert Architecture.from_dict(card) == architecture
     with pytest.raises(InputError, match=r"Unknown settings.*sides_of"):
         Architecture.from_dict({"sides_of": 3})
+    old = {name: value for name, value in card.items() if name != "border"}
+    assert Architecture.from_dict(old).border == "zeros"
 
 
 def test_tiles_that_do_not_fit_are_refused():
@@ -65,6 +67,9 @@ def test_tiles_that_do_not_fit_are_refused():
         ({"filters": 2.5}, "whole number"),
         ({"degree": 7}, "even number"),
         ({"bands": (8, 6)}, "one a level"),
+        ({"border": "mirror"}, "Unknown border 'mirror'; choose one of zeros, repeat"),
+        ({"border": "repeat", "layer": "concat-so3"}, "choose the border zeros"),
+        ({"border": "repeat", "isotropic": False}, "choose the border zeros"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(settings, words):

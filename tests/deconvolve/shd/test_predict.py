@@ -19,6 +19,7 @@ from napari_dmri.errors import Cancelled, InputError
 SMALL = {"n_side": 2, "degree": 4, "depth": 2, "filters": 4}
 PATCHES = Architecture(patch=3, **SMALL)
 TILES = Architecture(layer="spectral", patch=4, **SMALL)
+REPEATED = Architecture(layer="spectral", patch=4, border="repeat", **SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +75,10 @@ def test_patches_keep_their_middle_voxel(prepared):
     assert np.allclose(ours / ours[0], theirs / theirs[0], atol=1e-4)
 
 
-def test_tiles_agree_with_one_piece_where_the_halo_is_wide_and_nearly_else(large):
-    network = network_of(TILES)
-    args = (network, TILES, large, ("csf",))
+@pytest.mark.parametrize("made", [TILES, REPEATED])
+def test_tiles_agree_with_one_piece_where_the_halo_is_wide_and_nearly_else(large, made):
+    network = network_of(made)
+    args = (network, made, large, ("csf",))
     whole = predict_network(*args, mode="tiled", device="cpu", tile=64).coefficients
     assert whole.any()
     wide = predict_network(*args, mode="tiled", device="cpu", tile=8, halo=24).coefficients
@@ -86,7 +88,7 @@ def test_tiles_agree_with_one_piece_where_the_halo_is_wide_and_nearly_else(large
     assert np.median(error) <= 0.02 * np.median(np.linalg.norm(whole, axis=-1)[large.mask])
 
 
-def test_usual_tiles_are_those_of_training_with_their_inner_half_kept(large):
+def test_with_zeros_beyond_tiles_those_of_training_are_used_and_their_inner_half_kept(large):
     network = network_of(TILES)
     found = predict_network(network, TILES, large, ("csf",), mode="tiled", device="cpu")
     block = large.coefficients[3:7, 5:9, 1:5][None]
@@ -97,6 +99,14 @@ def test_usual_tiles_are_those_of_training_with_their_inner_half_kept(large):
     # All of each is kept where speed counts more.
     quick = predict_network(network, TILES, large, ("csf",), mode="tiled", device="cpu", core=4)
     assert ((quick.coefficients != 0).any(-1) == large.mask).all()
+
+
+def test_where_voxels_repeat_the_usual_tiles_are_large_ones(large):
+    network = network_of(REPEATED)
+    args = (network, REPEATED, large, ("csf",))
+    usual = predict_network(*args, mode="tiled", device="cpu").coefficients
+    piece = predict_network(*args, mode="tiled", device="cpu", tile=64).coefficients
+    assert np.allclose(usual, piece, atol=1e-5)
 
 
 def test_a_region_is_that_part_of_the_whole(large):

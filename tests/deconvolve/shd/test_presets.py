@@ -53,6 +53,9 @@ def test_tiled_methods_train_on_tiles_with_as_many_voxels_a_step() -> None:
     assert spectral.architecture.patch == 8
     tiled = preset("shd-tv", mode="tiled")
     assert tiled.architecture.tiled and tiled.mode == "tiled" and tiled.losses.spatial == 0.5
+    assert tiled.architecture.border == spectral.architecture.border == "repeat"
+    assert preset("concat-so3", mode="tiled").architecture.border == "zeros"
+    assert preset("shd-tv").architecture.border == "zeros"
     assert tiled.plan.batch * 8**3 == pytest.approx(16 * 27, rel=0.2)
     assert preset("shd", mode="paper") == preset("shd")
     assert not preset("shd").architecture.tiled

@@ -38,18 +38,19 @@ def dense(conv, inputs):
                 else:
                     kernel = matrices[0].expand(1, 1, 1, -1, -1)
                 kernel = kernel.permute(4, 3, 0, 1, 2)
-                padding = kernel.shape[-1] // 2
-                total = total + functional.conv3d(x[c].movedim(-1, 1), kernel, padding=padding)
+                mode = "replicate" if conv.repeat else "constant"
+                padded = functional.pad(x[c].movedim(-1, 1), (kernel.shape[-1] // 2,) * 6, mode)
+                total = total + functional.conv3d(padded, kernel)
         rows.append(total.movedim(1, -1))
     rows[0] = rows[0] + conv.bias * math.sqrt(4 * math.pi)
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("spatial", [True, False])
+@pytest.mark.parametrize(("spatial", "repeat"), [(True, False), (True, True), (False, False)])
 @pytest.mark.parametrize("space", [(3, 4, 2), (3, 1, 2), (1, 1, 1)])
-def test_filter_and_its_gradients_are_those_of_dense_kernels(spatial, space):
+def test_filter_and_its_gradients_are_those_of_dense_kernels(spatial, repeat, space):
     torch.manual_seed(0)
-    conv = SpectralConv([(3, 4), (2, 2)], 5, 4, spatial=spatial)
+    conv = SpectralConv([(3, 4), (2, 2)], 5, 4, spatial=spatial, repeat=repeat)
     inputs = [coefficients(4, 2, *space, 3), coefficients(2, 2, *space, 2)]
     leaves = [x.requires_grad_() for x in inputs] + list(conv.parameters())
     found, expected = conv(*inputs), dense(conv, inputs)

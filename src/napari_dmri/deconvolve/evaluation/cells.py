@@ -13,6 +13,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_dmri.deconvolve.evaluation.plan import (
     CEILING,
     NETWORKS,
@@ -25,14 +27,15 @@ from napari_dmri.deconvolve.evaluation.plan import (
 )
 from napari_dmri.deconvolve.evaluation.protocols import PROTOCOLS, Case, Protocol, make_case
 from napari_dmri.deconvolve.evaluation.scoring import joined, peaks_of, score_at, validation_score
+from napari_dmri.deconvolve.shd.fit import choose_others
 from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.images import ResponseSet
 from napari_dmri.progress import Progress, part, silent
+from napari_dmri.training.state import drop_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from napari_dmri.deconvolve.shd.model import ShdModel
@@ -114,8 +117,8 @@ def model_path(folder: Path, cell: Cell) -> Path:
 
 def tissues_for(responses: ResponseSet, shells: int) -> ResponseSet:
     """Keep as many tissues as b-values can tell apart: white matter, then CSF, then grey matter."""
-    kept = [t for t in ("wm", "csf", "gm") if t in responses][:shells]
-    return ResponseSet({t: responses[t] for t in ("wm", "gm", "csf") if t in kept})
+    kept = ("wm", *choose_others(shells, tuple(responses)))
+    return ResponseSet({tissue: responses[tissue] for tissue in kept})
 
 
 def fod_of(
@@ -150,11 +153,9 @@ def _run(cell: Cell, folder: Path, settings: Settings, device: str, report: Prog
     from napari_dmri.io.atomic import write_json
 
     protocol = PROTOCOLS[cell.protocol]
-    begun = time.monotonic()
     model = None
     if cell.method in NETWORKS:
         model = _trained(cell, folder, settings, device, part(report, 0, 0.8))
-    seconds = time.monotonic() - begun
     report(0.8, "validation")
     chosen, threshold, f1 = _choose(cell.method, protocol, settings, model, device)
     cases = [_case(protocol, "test", k, settings) for k in range(settings.test)]
@@ -164,8 +165,6 @@ def _run(cell: Cell, folder: Path, settings: Settings, device: str, report: Prog
         report(0.9 + 0.1 * k / len(cases), f"test {case.name}")
         found.append(peaks_of(fod_of(cell.method, case, model, chosen, device), case))
     applied = time.monotonic() - clock
-    import numpy as np
-
     truth = joined([case.truth for case in cases])
     scores = score_at(np.concatenate(found), truth, threshold)
     each = [score_at(p, c.truth, threshold)["f1"] for p, c in zip(found, cases, strict=True)]
@@ -181,7 +180,7 @@ def _run(cell: Cell, folder: Path, settings: Settings, device: str, report: Prog
             **scores,
             "f1_each": each,
             "voxels": len(truth),
-            "train_seconds": round(seconds if model is None else _seconds(model), 1),
+            "train_seconds": 0.0 if model is None else model.card["outcome"]["seconds"],
             "test_seconds": round(applied, 1),
         },
     )
@@ -205,10 +204,6 @@ def _choose(
             best = chosen, threshold, f1
     assert best is not None
     return best
-
-
-def _seconds(model: ShdModel) -> float:
-    return float(model.card.get("seconds", 0.0))
 
 
 def _trained(
@@ -241,6 +236,5 @@ def _trained(
         progress=part(report, 0.1, 1.0),
     )
     model.save(path)
-    for file in (state, state.with_suffix(".json")):
-        file.unlink(missing_ok=True)
+    drop_state(state)
     return model

@@ -8,13 +8,19 @@ should keep their directions and lower their density as the truth does.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_dmri.compare.fibres import score_curve
 from napari_dmri.compare.tables import Row, Table
-from napari_dmri.deconvolve.evaluation.protocols import Protocol, simulated, true_fibres
+from napari_dmri.deconvolve.evaluation.protocols import (
+    TEST_SUBJECT,
+    Protocol,
+    Size,
+    simulated,
+    true_fibres,
+)
 from napari_dmri.deconvolve.evaluation.scoring import MOST
 from napari_dmri.errors import InputError
 
@@ -23,13 +29,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_dmri.compare.fibre_truth import FibreTruth
     from napari_dmri.images import ShImage
     from napari_dmri.phantom.travelling import TravellingSubject
 
 __all__ = ["LesionScore", "lesion_scans", "lesion_table", "probe_lesion"]
-
-TEST_SUBJECT = 5
 
 PEAK_DENSITY = 0.1
 """A fibre counts as invented above this share of normal white matter's largest amplitude."""
@@ -60,7 +63,7 @@ class LesionScore:
 
 
 def lesion_scans(
-    protocol: Protocol, kind: str, size: str | tuple[int, int, int] = "small"
+    protocol: Protocol, kind: str, size: Size = "small"
 ) -> tuple[TravellingSubject, NDArray[np.bool_]]:
     """Simulate a test subject with a lesion; return it with the voxels that the lesion fills.
 
@@ -119,7 +122,7 @@ def probe_lesion(
     if empty.any():
         found["invented"] = float((peaks.amplitudes[empty][:, 0] > PEAK_DENSITY * usual).mean())
     if scored.any():
-        found["error"] = _error(vectors, fibres, threshold)
+        found["error"] = score_curve(vectors, fibres, thresholds=(threshold,)).error
     return LesionScore(
         int(inside.sum()),
         float(truth.tissue[inside, 0].mean() / truth.tissue[normal, 0].mean()),
@@ -149,7 +152,3 @@ def lesion_table(scores: Mapping[tuple[str, str], LesionScore]) -> Table:
         "peak above a tenth of normal white matter's.",
     )
     return Table("Lesions", tuple(rows[0].values), tuple(rows), "method", notes)
-
-
-def _error(vectors: NDArray[Any], fibres: FibreTruth, threshold: float) -> float:
-    return score_curve(vectors, fibres, thresholds=(threshold,)).error

@@ -158,25 +158,6 @@ def prepare_folder(folder: Path, settings: Settings) -> Path:
     InputError
         If it holds something else, or an evaluation with other settings.
     """
-    from napari_dmri.io.atomic import require_writable, write_json
+    from napari_dmri.compare.folder import resume_folder
 
-    card = folder / "evaluation.json"
-    now = settings.as_dict()
-    if card.is_file():
-        before = json.loads(card.read_text(encoding="utf-8"))
-        said = [f"{k}: {before.get(k)} then, {v} now" for k, v in now.items() if before.get(k) != v]
-        if said:
-            raise InputError(
-                f"{folder} holds an evaluation with other settings ({'; '.join(said)}); use the "
-                "same, or another folder."
-            )
-        return folder
-    if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(
-            f"{folder} is not empty and holds no evaluation.json, so there is nothing to go on "
-            "with; choose an empty folder."
-        )
-    require_writable(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(card, now)
-    return folder
+    return resume_folder(folder, "an evaluation", settings.as_dict())

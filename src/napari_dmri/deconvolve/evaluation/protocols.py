@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PROTOCOLS",
+    "TEST_SUBJECT",
     "Case",
     "Protocol",
+    "Size",
     "make_case",
     "seen_volumes",
     "simulated",
@@ -42,6 +44,7 @@ POPULATION = 2024
 LEAST_WHITE, LEAST_SHARE = 0.5, 0.1
 
 Size = str | tuple[int, int, int]
+"""Of simulated scans, as `simulate_subject` takes it."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,9 @@ PROTOCOLS: dict[str, Protocol] = {
 
 ROLES = {"train": (0, 1, 2, 3), "validation": (4,), "test": (5, 6)}
 """Numbers of the subjects of each role."""
+
+TEST_SUBJECT = ROLES["test"][0]
+"""Who is tracked, and made ill."""
 
 
 @dataclass(frozen=True, eq=False)

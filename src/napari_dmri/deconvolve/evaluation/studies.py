@@ -14,13 +14,16 @@ from napari_dmri.deconvolve.evaluation.lesion import (
     lesion_table,
     probe_lesion,
 )
-from napari_dmri.deconvolve.evaluation.plan import NETWORKS, Cell
+from napari_dmri.deconvolve.evaluation.plan import CEILING, NETWORKS, Cell
 from napari_dmri.deconvolve.evaluation.protocols import (
     PROTOCOLS,
+    TEST_SUBJECT,
     Case,
+    Size,
     simulated,
     subject_case,
 )
+from napari_dmri.deconvolve.evaluation.tables import label_of
 from napari_dmri.deconvolve.evaluation.tracking import (
     KINDS,
     BundleScore,
@@ -45,10 +48,6 @@ __all__ = ["LESION_METHODS", "TRACKED", "study_lesions", "study_tracking"]
 TRACKED = ("csd", "rumba-tv", "shd", "shd-tv", "shd-s")
 LESION_METHODS = ("csd", "msmt-csd", "rumba-tv", "shd", "shd-tv", "shd-s", "shd-s-tv")
 LESIONS = ("csf", "oedema")
-TEST_SUBJECT = 5
-CEILING = "true fODF"
-
-Size = str | tuple[int, int, int]
 
 
 def study_tracking(
@@ -88,7 +87,7 @@ def study_tracking(
     cells = {m: _cell(home, protocol, m) for m in methods}
     for n, name in enumerate(names):
         report(n / len(names), name)
-        path = kept / f"{protocol}_{name.replace(' ', '-')}.json"
+        path = kept / f"{protocol}_{name}.json"
         if not path.is_file():
             if case is None or subject is None:
                 subject, case = _test_case(protocol, size)
@@ -99,7 +98,7 @@ def study_tracking(
             }
             _write(path, found)
         for kind, values in json.loads(path.read_text(encoding="utf-8")).items():
-            scores[_label(name), kind] = BundleScore(**values)
+            scores[label_of(name), kind] = BundleScore(**values)
     report(1.0, "tracked")
     return tracking_table(scores)
 
@@ -139,7 +138,7 @@ def study_lesions(
             fod = _fod(cells[name], case, device)
             score = probe_lesion(fod, subject, inside, cells[name][1]["threshold"])
             _write(path, asdict(score))
-        scores[kind, _label(name)] = LesionScore(**json.loads(path.read_text(encoding="utf-8")))
+        scores[kind, label_of(name)] = LesionScore(**json.loads(path.read_text(encoding="utf-8")))
     report(1.0, "probed")
     return lesion_table(scores)
 
@@ -173,12 +172,6 @@ def _fod(done: tuple[Cell, dict[str, Any], Path], case: Case, device: str) -> Sh
     model: ShdModel | None = ShdModel.load(path) if cell.method in NETWORKS else None
     fod = fod_of(cell.method, case, model, dict(scores["chosen"]), device, everywhere=True)
     return replace(fod, name=cell.method)
-
-
-def _label(name: str) -> str:
-    from napari_dmri.deconvolve.registry import METHODS
-
-    return METHODS[name].label if name in METHODS else name
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["confidence", "result_tables", "scores_table", "write_results"]
+__all__ = ["confidence", "label_of", "result_tables", "scores_table", "write_results"]
 
 COLUMNS = {
     "auc": ("PR-AUC", 4),
@@ -53,10 +53,15 @@ def confidence(values: Sequence[float]) -> tuple[float, float | None]:
     return mean, float(t.ppf(0.975, x.size - 1) * x.std(ddof=1) / np.sqrt(x.size))
 
 
-def result_tables(cells: Sequence[Mapping[str, Any]]) -> dict[str, Table]:
-    """Put scores in a table a protocol, one row a method."""
+def label_of(method: str) -> str:
+    """Return a method's name for people."""
     from napari_dmri.deconvolve.registry import METHODS
 
+    return METHODS[method].label if method in METHODS else "true fODF"
+
+
+def result_tables(cells: Sequence[Mapping[str, Any]]) -> dict[str, Table]:
+    """Put scores in a table a protocol, one row a method."""
     tables = {}
     for name, protocol in PROTOCOLS.items():
         own = [cell for cell in cells if cell["protocol"] == name]
@@ -74,7 +79,7 @@ def result_tables(cells: Sequence[Mapping[str, Any]]) -> dict[str, Table]:
                 text = f"{mean:.{digits}f}"
                 values[column] = text if half is None else f"{text} ± {half:.{digits}f}"
             values["training (min)"] = f"{np.mean([c['train_seconds'] for c in seeds]) / 60:.1f}"
-            rows.append(Row(METHODS[method].label if method in METHODS else "true fODF", values))
+            rows.append(Row(label_of(method), values))
         if rows:
             notes = (
                 f"{own[0]['voxels']} voxels of test subjects; thresholds and settings chosen on "

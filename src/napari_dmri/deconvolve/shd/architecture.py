@@ -8,10 +8,12 @@ from typing import Any
 from napari_dmri.errors import InputError
 from napari_dmri.sphere.harmonics import n_coefficients
 
-__all__ = ["LAYERS", "Architecture"]
+__all__ = ["BORDERS", "LAYERS", "Architecture"]
 
 LAYERS = ("chebyshev", "spectral", "concat-so3", "e3-sh", "convolution")
 """Kinds of layer; ``convolution`` knows no sphere (CNN, and with ``patch=1`` MLP)."""
+
+BORDERS = ("zeros", "repeat")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ class Architecture:
         Whether the last layer filters as all others do, and every level filters space (RT-ESD).
     bands
         SH order of each level's spectral filters, () for those of the layer.
+    border
+        What spatial kernels find beyond a tile: ``"zeros"``, the paper's, or ``"repeat"``, the
+        nearest voxel. A network that repeats sees much the same in tiles of all sizes; one that
+        does not has learned to expect zeros around the few voxels of its inner levels.
 
     Raises
     ------
@@ -81,6 +87,7 @@ class Architecture:
     patch: int = 3
     full_head: bool = False
     bands: tuple[int, ...] = ()
+    border: str = "zeros"
 
     def __post_init__(self) -> None:
         if self.layer not in LAYERS:
@@ -104,6 +111,19 @@ class Architecture:
             raise InputError(
                 f"The bands {self.bands} are not {self.depth} even SH orders, one a level."
             )
+        if self.border not in BORDERS:
+            raise InputError(f"Unknown border {self.border!r}; choose one of {', '.join(BORDERS)}.")
+        if self.border == "repeat" and not self.repeats:
+            raise InputError(
+                "Voxels beyond a tile can be repeated only where a kernel weights all neighbours "
+                "at a distance alike, and in convolutions of channels; choose the border zeros."
+            )
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the layer can repeat voxels beyond a tile."""
+        alike = self.layer in ("chebyshev", "spectral") and self.isotropic
+        return alike or self.layer in ("convolution", "e3-sh")
 
     @property
     def sides(self) -> tuple[int, ...]:

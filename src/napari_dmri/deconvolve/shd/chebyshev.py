@@ -5,9 +5,9 @@ r"""Convolve space and sphere at once: isotropic kernels in space, polynomials o
     y_o(v, p) = b_o + \sum_{i, k, d} a_{oik} \, s_{o i r(d)} \, [T_k(L^+) x_i](v, p + d),
     \qquad d \in \{-1, 0, 1\}^3, \quad r(d) = |d|^2,
 
-with zeros outside the volume. It is evaluated in the modes of the Laplacian (eigenvectors, see
-`sphere`), where the polynomials are numbers, and with the sums over the 1, 6, 12 and 8 neighbours
-at each distance, which every pair of features shares:
+with zeros, or the nearest voxel, outside the volume. It is evaluated in the modes of the Laplacian
+(eigenvectors, see `sphere`), where the polynomials are numbers, and with the sums over the 1, 6, 12
+and 8 neighbours at each distance, which every pair of features shares:
 
 .. math::
 
@@ -65,15 +65,24 @@ class ChebyshevLayer(Layer):
     rings
         Spatial weights a pair of features: 4 distances, 27 voxels, 1 (the voxel itself), or 0 for
         a filter on the sphere alone.
+    repeat
+        Whether the nearest voxel stands for those outside, for 4 distances.
     """
 
     polynomials: Tensor
 
     def __init__(
-        self, sphere: Sphere, fine: int, coarse: int, outputs: int, terms: int = 5, rings: int = 4
+        self,
+        sphere: Sphere,
+        fine: int,
+        coarse: int,
+        outputs: int,
+        terms: int = 5,
+        rings: int = 4,
+        repeat: bool = False,
     ) -> None:
         super().__init__()
-        self.sphere, self.coarse, self.rings = sphere, coarse, rings
+        self.sphere, self.coarse, self.rings, self.repeat = sphere, coarse, rings, repeat
         inputs = fine + coarse
         self.a = nn.Parameter(torch.empty(outputs, inputs, terms))
         self.s = nn.Parameter(torch.empty(outputs, inputs, rings)) if rings else None
@@ -95,10 +104,10 @@ class ChebyshevLayer(Layer):
     def forward(self, x: Tensor, coarse: Tensor | None = None) -> Tensor:
         """Return y (V, B, X, Y, Z, Fout)."""
         weights = self.weights()
-        y = mix(self.sphere.to_modes(x), weights[:, :, self.coarse :])
+        y = mix(self.sphere.to_modes(x), weights[:, :, self.coarse :], self.repeat)
         if coarse is not None:
             below = unpool_space(self.sphere.coarse_to_modes(coarse), x.shape[2:5])
-            y = y + mix(below, weights[:, :, : self.coarse])
+            y = y + mix(below, weights[:, :, : self.coarse], self.repeat)
         return self.sphere.from_modes(y) + self.bias
 
     def infer(self, x: Tensor, coarse: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
@@ -109,10 +118,10 @@ class ChebyshevLayer(Layer):
         out = modes if x.shape[-1] == outputs else x.new_empty(*x.shape[:-1], outputs)
         below = None if coarse is None else self.sphere.coarse_to_modes(coarse)
         for part in _parts(modes):
-            y = _mix(modes[part], weights[part, :, self.coarse :])
+            y = _mix(modes[part], weights[part, :, self.coarse :], self.repeat)
             if below is not None:
                 spread = unpool_space(below[part], x.shape[2:5])
-                _mix(spread, weights[part, :, : self.coarse], y)
+                _mix(spread, weights[part, :, : self.coarse], self.repeat, y)
             out[part] = y
         return self.sphere.from_modes_(out, shift + scale * self.bias)
 
@@ -127,24 +136,26 @@ class Mixing(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weights: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weights: Tensor, repeat: bool) -> Tensor:
         """Return y (V, B, X, Y, Z, Fout) of x (V, B, X, Y, Z, Fin) and W (V, R, Fin, Fout)."""
         ctx.save_for_backward(x, weights)
+        ctx.repeat = repeat
         out = x.new_empty(*x.shape[:-1], weights.shape[-1])
         for part in _parts(x):
-            out[part] = _mix(x[part], weights[part])
+            out[part] = _mix(x[part], weights[part], repeat)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         """Return the gradients of x and W."""
         x, weights = ctx.saved_tensors
-        need_x, need_w = ctx.needs_input_grad
+        need_x, need_w, _ = ctx.needs_input_grad
         grad_x = torch.empty_like(x) if need_x else None
         grad_w = torch.zeros_like(weights) if need_w else None
         for part in _parts(x if x.shape[-1] > grad.shape[-1] else grad):
-            rings = neighbour_sums(grad[part], weights.shape[1])[:: _order(weights.shape[1])]
+            count = weights.shape[1]
+            rings = neighbour_sums(grad[part], count, ctx.repeat)[:: _order(count)]
             values = x[part].flatten(1, -2)
             total = None
             for r, ring in enumerate(rings):
@@ -157,20 +168,21 @@ class Mixing(torch.autograd.Function):
                     total = _product(flat, weights[part, r].transpose(1, 2), total)
             if grad_x is not None and total is not None:
                 grad_x[part] = total.view(grad_x[part].shape)
-        return grad_x, grad_w
+        return grad_x, grad_w, None
 
 
-def mix(x: Tensor, weights: Tensor) -> Tensor:
+def mix(x: Tensor, weights: Tensor, repeat: bool) -> Tensor:
     """Return `Mixing` of modes x and weights, in the number type of x."""
-    y: Tensor = Mixing.apply(x, weights.to(x.dtype))  # type: ignore[no-untyped-call]
+    y: Tensor = Mixing.apply(x, weights.to(x.dtype), repeat)  # type: ignore[no-untyped-call]
     return y
 
 
-def neighbour_sums(x: Tensor, rings: int) -> Sequence[Tensor | None]:
-    r"""Return sums over the neighbours of each ring, zeros outside; None where all are outside.
+def neighbour_sums(x: Tensor, rings: int, repeat: bool = False) -> Sequence[Tensor | None]:
+    r"""Return sums over the neighbours of each ring; None where all are outside and zeros.
 
     With :math:`A_j` the sum of both neighbours along axis j, the four rings are the elementary
-    symmetric polynomials of :math:`A_1, A_2, A_3`.
+    symmetric polynomials of :math:`A_1, A_2, A_3`, which are symmetric matrices, also where an
+    outermost voxel is its own neighbour.
 
     Parameters
     ----------
@@ -178,6 +190,8 @@ def neighbour_sums(x: Tensor, rings: int) -> Sequence[Tensor | None]:
         (..., X, Y, Z, F).
     rings
         4: by distance 0, 1, sqrt 2, sqrt 3. 27: each neighbour alone, x slowest. 1 or 0: x alone.
+    repeat
+        Whether the nearest voxel stands for those outside, for 4 rings; otherwise zeros.
     """
     if rings <= 1:
         return [x]
@@ -187,16 +201,27 @@ def neighbour_sums(x: Tensor, rings: int) -> Sequence[Tensor | None]:
         ]
     sums: list[Tensor | None] = [x, None, None, None]
     for axis in (-2, -3, -4):
-        if x.shape[axis] == 1:
+        if x.shape[axis] == 1 and not repeat:
             continue
         for r in (3, 2, 1):
             before, inner = sums[r], sums[r - 1]
             if inner is not None:
-                sums[r] = _add_neighbours(inner, axis, before)
+                sums[r] = _add_neighbours(inner, axis, before, repeat)
     return sums
 
 
-def _add_neighbours(x: Tensor, axis: int, out: Tensor | None) -> Tensor:
+def _add_neighbours(x: Tensor, axis: int, out: Tensor | None, repeat: bool) -> Tensor:
+    count = x.shape[axis]
+    if count == 1:
+        return 2 * x if out is None else out.add_(x, alpha=2)
+    out = _add_inner(x, axis, out)
+    if repeat:
+        for end in (0, -1):
+            out.select(axis, end).add_(x.select(axis, end))
+    return out
+
+
+def _add_inner(x: Tensor, axis: int, out: Tensor | None) -> Tensor:
     count = x.shape[axis]
     if out is None:
         out = torch.empty_like(x)
@@ -230,10 +255,10 @@ def _order(rings: int) -> int:
     return -1 if rings == 27 else 1
 
 
-def _mix(x: Tensor, weights: Tensor, out: Tensor | None = None) -> Tensor:
+def _mix(x: Tensor, weights: Tensor, repeat: bool, out: Tensor | None = None) -> Tensor:
     """Return the weighted sum of rings of a few modes, added to ``out`` where it is given."""
     total = None if out is None else out.flatten(1, -2)
-    for r, ring in enumerate(neighbour_sums(x, weights.shape[1])):
+    for r, ring in enumerate(neighbour_sums(x, weights.shape[1], repeat)):
         if ring is not None:
             total = _product(ring.flatten(1, -2), weights[:, r], total)
     if total is None:

@@ -2,9 +2,9 @@ r"""Convolve voxels whose channels are SH coefficients: the CNN and, without nei
 
 .. math:: y_o(p) = b_o + \sum_{i, d} w_{oid} \, x_i(p + d), \quad d \in \{-1, 0, 1\}^3
 
-with zeros outside the volume. Coefficients of all shells and orders are channels like any others,
-so nothing is known of rotations of the sphere; with a weight for each neighbour, nothing of those
-of the grid either. In patches of 1 voxel it is a perceptron.
+with zeros, or the nearest voxel, outside the volume. Coefficients of all shells and orders are
+channels like any others, so nothing is known of rotations of the sphere; with a weight for each
+neighbour, nothing of those of the grid either. In patches of 1 voxel it is a perceptron.
 """
 
 from __future__ import annotations
@@ -36,12 +36,17 @@ class ConvolutionLayer(Layer):
         Features that come out.
     weights
         Weights of a pair of features: 27 neighbours, 4 distances, or 1 (the voxel itself).
+    repeat
+        Whether the nearest voxel stands for those outside; otherwise zeros.
     """
 
     rings: Tensor
 
-    def __init__(self, fine: int, coarse: int, outputs: int, weights: int = 27) -> None:
+    def __init__(
+        self, fine: int, coarse: int, outputs: int, weights: int = 27, repeat: bool = False
+    ) -> None:
         super().__init__()
+        self.repeat = repeat
         edge = 1 if weights == 1 else 3
         place = torch.arange(edge**3).view(edge, edge, edge)
         if weights == 4:
@@ -66,7 +71,11 @@ class ConvolutionLayer(Layer):
             x = torch.cat([unpool_space(coarse, tuple(x.shape[2:5])), x], -1)
         kernel = weight[:, :, self.rings]
         channels = x.flatten(0, 1).movedim(-1, 1)
-        y = functional.conv3d(channels, kernel, bias, padding=kernel.shape[-1] // 2)
+        width = kernel.shape[-1] // 2
+        if self.repeat and width:
+            channels = functional.pad(channels, (width,) * 6, "replicate")
+            width = 0
+        y = functional.conv3d(channels, kernel, bias, padding=width)
         return y.movedim(1, -1).contiguous()[None]
 
 
@@ -87,7 +96,8 @@ class ConvolutionMaker:
     def layer(self, level: int, fine: int, coarse: int, outputs: int) -> ConvolutionLayer:
         """Make a layer that filters space where the level's patches have any."""
         weights = self.weights if self.architecture.spatial[level] else 1
-        return ConvolutionLayer(fine, coarse, outputs, weights)
+        repeat = self.architecture.border == "repeat"
+        return ConvolutionLayer(fine, coarse, outputs, weights, repeat)
 
     def head(self, features: int, outputs: int) -> nn.Module:
         """Make the last layer, which mixes features of a voxel."""

@@ -109,7 +109,15 @@ class ChebyshevMaker:
         architecture = self.architecture
         rings = (4 if architecture.isotropic else 27) if architecture.spatial[level] else 0
         sphere: Sphere = self.spheres[level]  # type: ignore[assignment]
-        return ChebyshevLayer(sphere, fine, coarse, outputs, architecture.terms, rings)
+        return ChebyshevLayer(
+            sphere,
+            fine,
+            coarse,
+            outputs,
+            architecture.terms,
+            rings,
+            architecture.border == "repeat",
+        )
 
     def head(self, features: int, outputs: int) -> Layer:
         """Make the last layer, which filters as the others do for RT-ESD alone."""

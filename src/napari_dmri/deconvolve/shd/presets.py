@@ -161,7 +161,7 @@ class Preset:
 
 
 _TV = LossWeights(spatial=0.5)
-_SPECTRAL = Architecture(layer="spectral", patch=TILE)
+_SPECTRAL = Architecture(layer="spectral", patch=TILE, border="repeat")
 _CNN = Architecture(layer="convolution", filters=128)
 
 
@@ -318,9 +318,12 @@ def _in_mode(chosen: Preset, mode: str) -> Preset:
             f"{chosen.label} runs in {chosen.mode} mode alone: its "
             + ("tiles are of 8 voxels an edge." if mode == "paper" else "voxels are independent.")
         )
+    architecture = replace(chosen.architecture, patch=TILE, full_head=False)
+    if architecture.repeats:
+        architecture = replace(architecture, border="repeat")
     return replace(
         chosen,
-        architecture=replace(chosen.architecture, patch=TILE, full_head=False),
+        architecture=architecture,
         plan=replace(chosen.plan, batch=max(1, VOXELS // TILE**3)),
         mode=mode,
     )

@@ -14,6 +14,7 @@ from napari_dmri.deconvolve.shd.collapse import Collapsed
 from napari_dmri.errors import InputError
 from napari_dmri.progress import Progress, silent
 from napari_dmri.training.parts import Diverged
+from napari_dmri.training.state import drop_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,6 @@ __all__ = [
     "Outcome",
     "choose_plan",
     "choose_preset",
-    "drop_state",
     "read_settings",
     "time_steps",
     "train_with_retries",
@@ -137,7 +137,7 @@ def train_with_retries(
             )
         except (Collapsed, Diverged) as error:
             if state is not None:
-                drop_state(Path(state))
+                drop_state(state)
             if number >= retries:
                 raise _given_up(error, plan, number) from error
             words = f"{error} It begins again at a learning rate of {plan.lr * LOWER:.2g}."
@@ -267,9 +267,3 @@ def read_settings(state: str | Path) -> dict[str, Any] | None:
         return None
     settings = load_card(path).get("settings", {})
     return dict(settings)
-
-
-def drop_state(path: Path) -> None:
-    """Delete a training's state and the card beside it."""
-    for file in (path, path.with_suffix(".json")):
-        file.unlink(missing_ok=True)

@@ -8,7 +8,8 @@ equal distance r in :math:`\{0, 1, \sqrt 2, \sqrt 3\}`:
 .. math:: y_{lm,o}(v) = \sum_i \sum_r w_{l,r,i,o} \, \frac{1}{n_r}
           \sum_{|d| = r} x_{lm,i}(v + d) + \sqrt{4 \pi} \, b_o \, \delta_{l0}
 
-with :math:`n_r = 1, 6, 12, 8` voxels at a distance and zeros beyond the volume. It commutes with
+with :math:`n_r = 1, 6, 12, 8` voxels at a distance; beyond the volume its outermost voxels repeat,
+or there are zeros. It commutes with
 any rotation of the sphere, and with all symmetries of the grid of voxels.
 """
 
@@ -68,6 +69,8 @@ class SpectralConv(nn.Module):
         Whether voxels see their neighbours; otherwise only r = 0 is there.
     bias
         Whether a constant is learned for each feature of the output.
+    repeat
+        Whether the nearest voxel stands for those beyond the volume; otherwise zeros.
     """
 
     def __init__(
@@ -78,9 +81,11 @@ class SpectralConv(nn.Module):
         *,
         spatial: bool = True,
         bias: bool = True,
+        repeat: bool = False,
     ) -> None:
         super().__init__()
         self.inputs, self.features, self.band = tuple(inputs), features, band
+        self.repeat = repeat
         self.rings = len(RINGS) if spatial else 1
         terms = self.rings * sum(count for count, _ in inputs)
         self.weight = nn.ParameterList(
@@ -99,7 +104,9 @@ class SpectralConv(nn.Module):
     ) -> Tensor:
         """Filter, with the output's features times a factor, plus an offset, (F',) each."""
         kernels = [self._kernel(weight, factor) for weight in self.weight]
-        result: Tensor = FilterDegrees.apply(self.band, len(inputs), *inputs, *kernels)  # type: ignore[no-untyped-call]
+        result: Tensor = FilterDegrees.apply(  # type: ignore[no-untyped-call]
+            self.band, self.repeat, len(inputs), *inputs, *kernels
+        )
         constant = offset
         if self.bias is not None:
             constant = self.bias if factor is None else self.bias * factor
@@ -211,7 +218,7 @@ class SpectralLayer(nn.Module):
 
     Parameters
     ----------
-    inputs, features, band, spatial
+    inputs, features, band, spatial, repeat
         As of `SpectralConv`.
     """
 
@@ -223,9 +230,10 @@ class SpectralLayer(nn.Module):
         *,
         spatial: bool = True,
         degree: int | None = None,
+        repeat: bool = False,
     ) -> None:
         super().__init__()
-        self.conv = SpectralConv(inputs, features, band, spatial=spatial, bias=False)
+        self.conv = SpectralConv(inputs, features, band, spatial=spatial, bias=False, repeat=repeat)
         self.norm = SpectralNorm(features)
         self.rectifier = Rectifier(band, degree)
 

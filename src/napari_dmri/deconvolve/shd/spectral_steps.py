@@ -39,15 +39,15 @@ class FilterDegrees(torch.autograd.Function):
         \bar W_{l,r} = \sum_m x_{lm}^T (R_r \bar y_{lm})
 
     with the sums :math:`R_r` over voxels at a distance (`neighbour_sums`), which are symmetric.
-    Takes the band of the output, the number N of inputs, N inputs (C, B, X, Y, Z, F) and N kernels
-    (K, R, F, F'), K the number of degrees that pass.
+    Takes the band of the output, whether voxels outside repeat, the number N of inputs, N inputs
+    (C, B, X, Y, Z, F) and N kernels (K, R, F, F'), K the number of degrees that pass.
     """
 
     @staticmethod
-    def forward(ctx: Any, band: int, count: int, *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, band: int, repeat: bool, count: int, *tensors: Tensor) -> Tensor:
         """Return y (C', B, X, Y, Z, F')."""
         ctx.types = [tensor.dtype for tensor in tensors]
-        ctx.count = count
+        ctx.count, ctx.repeat = count, repeat
         with torch.autocast(tensors[0].device.type, enabled=False):
             typed = _working(tensors)
             ctx.save_for_backward(*typed)
@@ -61,7 +61,7 @@ class FilterDegrees(torch.autograd.Function):
                 for x, kernel in zip(inputs, kernels, strict=True):
                     if degree >= len(kernel):
                         continue
-                    for ring, matrix in _rings(x[piece], kernel[degree]):
+                    for ring, matrix in _rings(x[piece], kernel[degree], repeat):
                         if add:
                             flat.addmm_(ring, matrix)
                         else:
@@ -78,18 +78,19 @@ class FilterDegrees(torch.autograd.Function):
         with torch.autocast(gradient.device.type, enabled=False):
             gradient = gradient.to(saved[0].dtype)
             for i, (x, kernel) in enumerate(zip(saved[:count], saved[count:], strict=True)):
-                to_input = torch.zeros_like(x) if ctx.needs_input_grad[2 + i] else None
+                to_input = torch.zeros_like(x) if ctx.needs_input_grad[3 + i] else None
                 to_kernel = torch.zeros_like(kernel)
                 for degree, piece in _pieces(len(kernel), (gradient, x)):
                     values = x[piece].flatten(0, -2).T
-                    rings = _rings(gradient[piece], kernel[degree].transpose(1, 2))
+                    matrices = kernel[degree].transpose(1, 2)
+                    rings = _rings(gradient[piece], matrices, ctx.repeat)
                     for r, (ring, matrix) in enumerate(rings):
                         to_kernel[degree, r].addmm_(values, ring)
                         if to_input is not None:
                             to_input[piece].flatten(0, -2).addmm_(ring, matrix)
                 results[i], results[count + i] = to_input, to_kernel
         typed = (None if r is None else r.to(t) for r, t in zip(results, ctx.types, strict=True))
-        return None, None, *typed
+        return None, None, None, *typed
 
 
 class AddConstant(torch.autograd.Function):
@@ -199,9 +200,9 @@ def _pieces(count: int, tensors: Sequence[Tensor]) -> list[tuple[int, slice]]:
     return found
 
 
-def _rings(x: Tensor, matrices: Tensor) -> list[tuple[Tensor, Tensor]]:
+def _rings(x: Tensor, matrices: Tensor, repeat: bool) -> list[tuple[Tensor, Tensor]]:
     """Return the sums over each ring as rows, with the ring's matrix, where there are any."""
-    rings = neighbour_sums(x, len(matrices))
+    rings = neighbour_sums(x, len(matrices), repeat)
     found = []
     for ring, matrix in zip(rings, matrices, strict=True):
         if ring is not None:

@@ -59,15 +59,17 @@ class SpectralBlock(nn.Module):
         (features, band) of what goes in.
     widths
         Features of each layer.
-    band, spatial
+    band, spatial, repeat
         As of `SpectralConv`.
     """
 
-    def __init__(self, inputs: Inputs, widths: list[int], band: int, spatial: bool) -> None:
+    def __init__(
+        self, inputs: Inputs, widths: list[int], band: int, spatial: bool, repeat: bool
+    ) -> None:
         super().__init__()
         self.layers = nn.ModuleList()
         for width in widths:
-            self.layers.append(SpectralLayer(inputs, width, band, spatial=spatial))
+            self.layers.append(SpectralLayer(inputs, width, band, spatial=spatial, repeat=repeat))
             inputs = [(width, band)]
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -155,10 +157,11 @@ class SpectralNetwork(nn.Module):
         self.architecture, self.shells, self.others = architecture, shells, others
         self.bands = bands = bands_of(architecture)
         widths, spatial, last = architecture.features, architecture.spatial, architecture.depth - 1
+        repeat = architecture.border == "repeat"
 
         def block(level: int, inputs: Inputs, end: int) -> SpectralBlock:
             ends = [widths[level]] * (architecture.block - 1) + [end]
-            return SpectralBlock(inputs, ends, bands[level], spatial[level])
+            return SpectralBlock(inputs, ends, bands[level], spatial[level], repeat)
 
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         inputs = [(shells, architecture.input_order)]

@@ -12,9 +12,9 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, Q
 from napari_dmri.errors import InputError
 from napari_dmri.training.checkpoint import load_card
 from napari_dmri.training.parts import Event, Switch
+from napari_dmri.training.state import drop_state
 from napari_dmri.viewer.jobs import Outcome
 from napari_dmri.viewer.network_models import Known
-from napari_dmri.viewer.training import drop_state
 from napari_dmri.viewer.widgets._parts import StatusLine
 from napari_dmri.viewer.widgets.deconvolve_curves import TermCurves
 from napari_dmri.viewer.widgets.run_bar import RunBar

@@ -15,9 +15,10 @@ from qtpy.QtWidgets import QFileDialog, QPushButton
 
 from napari_dmri.errors import InputError
 from napari_dmri.training.parts import Event, Switch
+from napari_dmri.training.state import drop_state
 from napari_dmri.viewer.jobs import Job, Outcome, PreviewJob
 from napari_dmri.viewer.launch import open_dock
-from napari_dmri.viewer.training import drop_state, forecast, in_words, train_model
+from napari_dmri.viewer.training import forecast, in_words, train_model
 from napari_dmri.viewer.widgets._parts import beside, device_line, name_edit
 from napari_dmri.viewer.widgets.train_form import TrainForm
 from napari_dmri.viewer.widgets.train_pairs import PairsTable
