@@ -74,7 +74,7 @@ def make_cases() -> dict[str, Case]:
     return cases
 
 
-def measure(case: Case, scan: Scan, novelty: Any = None) -> dict[str, float]:
+def measure(case: Case, scan: Scan, maps: dict[str, Any] | None = None) -> dict[str, float]:
     """Return NMSE of the signal, mean S/b0, MD and FA in the lesion, NMSE in white matter."""
     directions = case.target.gradients.directions[case.target.gradients.shell(SHELL).indices]
     signal = signal_at(scan, directions, SHELL, mask=case.inside | case.white)
@@ -87,9 +87,14 @@ def measure(case: Case, scan: Scan, novelty: Any = None) -> dict[str, float]:
         "MD (um2/ms)": 1000 * float(tensor.md[case.inside].mean()),
         "FA": float(tensor.fa[case.inside].mean()),
     }
-    if novelty is not None:
-        values["novel, lesion"] = float((novelty[case.inside] > 1).mean())
-        values["novel, WM"] = float((novelty[case.white] > 1).mean())
+    maps = maps or {}
+    if "novelty" in maps:
+        novel = maps["novelty"].data > 1
+        values["novel, lesion"] = float(novel[case.inside].mean())
+        values["novel, WM"] = float(novel[case.white].mean())
+    if "source kept" in maps:
+        values["kept, lesion"] = float(maps["source kept"].data[case.inside].mean())
+        values["kept, WM"] = float(maps["source kept"].data[case.white].mean())
     return values
 
 
@@ -110,19 +115,18 @@ def rows_of(kind: str, case: Case, models: dict[str, Any]) -> tuple[list[Row], d
             both = ({"projection": False}, {"projection": True})
         for given in both:
             result = model.apply_detailed(case.source, **given)
-            found = result.maps.get("novelty")
             label = model.card["label"] + (", projected" if given.get("projection") else "")
-            values = measure(case, result.scan, None if found is None else found.data)
+            values = measure(case, result.scan, result.maps)
             rows.append(Row(kind, {"scan": label, **values}))
             results.setdefault(name, result)
     return rows, results
 
 
 def draw(cases: dict[str, Case], results: dict[str, Any], label: str) -> None:
-    """Draw mean S/b0 before and after, what is left to the target, and the novelty map."""
+    """Draw mean S/b0 before and after, what is left to the target, novelty and what was kept."""
     kinds = list(cases)
     figure, axes = plt.subplots(
-        len(kinds), 5, figsize=(10.5, 2.35 * len(kinds)), layout="constrained"
+        len(kinds), 6, figsize=(12.5, 2.35 * len(kinds)), layout="constrained"
     )
     for number, (row, kind) in enumerate(zip(axes, kinds, strict=True)):
         case, result = cases[kind], results[kind]
@@ -130,7 +134,10 @@ def draw(cases: dict[str, Case], results: dict[str, Any], label: str) -> None:
         scans = (case.source, result.scan, case.target)
         means = [normalised_shell(s, SHELL).mean(-1)[..., middle] for s in scans]
         inside = np.asarray(case.source.mask)[..., middle]
-        novelty = np.where(inside, result.maps["novelty"].data[..., middle], np.nan)
+        novelty, kept = (
+            np.where(inside, result.maps[name].data[..., middle], np.nan)
+            for name in ("novelty", "source kept")
+        )
         grey: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 0.7}
         both: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -0.15, "vmax": 0.15}
         panels = [
@@ -143,6 +150,7 @@ def draw(cases: dict[str, Case], results: dict[str, Any], label: str) -> None:
                 novelty,
                 {"cmap": "magma", "vmin": 0, "vmax": 2},
             ),
+            ("share of the source\nthat was kept", kept, {"cmap": "viridis", "vmin": 0, "vmax": 1}),
         ]
         for axis, (title, image, style) in zip(row, panels, strict=True):
             shown = axis.imshow(np.asarray(image).T, origin="lower", **style)
@@ -151,7 +159,7 @@ def draw(cases: dict[str, Case], results: dict[str, Any], label: str) -> None:
                 axis.contour(outline, [0.5], colors="#35c79a", linewidths=0.8)
             axis.set(xticks=[], yticks=[], title="" if number else title)
             axis.title.set_fontsize(9)
-            if axis in (row[2], row[3], row[4]):
+            if axis in row[2:]:
                 figure.colorbar(shown, ax=axis, shrink=0.8).ax.tick_params(labelsize=7)
         row[0].set_ylabel("no lesion" if kind == "none" else kind, fontsize=9)
     figure.suptitle("Mean S/b0 at b = 1200 s/mm2, simulated; lesion outlined", fontsize=10)
@@ -170,7 +178,8 @@ def main() -> None:
         rows += more
         first[kind] = results[names[0]]
     columns = ("scan", "NMSE lesion", "NMSE WM", "S/b0", "MD (um2/ms)", "FA")
-    table = Table("", (*columns, "novel, lesion", "novel, WM"), tuple(rows), "lesion")
+    guards = ("novel, lesion", "novel, WM", "kept, lesion", "kept, WM")
+    table = Table("", (*columns, *guards), tuple(rows), "lesion")
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "lesion.tsv").write_text(table.to_tsv(), encoding="utf-8")
     text = table.to_markdown()

@@ -111,6 +111,7 @@ def test_a_known_scaling_is_learned_and_said_on_the_card(golkov):
     novelty = result.maps["novelty"].data
     assert (novelty[inside] > 0).all() and not novelty[~inside].any()
     assert (novelty[inside] > 1).mean() < 0.1
+    assert not result.maps["source kept"].data[novelty < 1].any()
     projected = golkov.apply_detailed(pair.source, projection=True)
     name = "scale l=2 b=1200"
     assert np.allclose(projected.maps[name].data, result.maps[name].data, rtol=1e-4)

@@ -59,7 +59,8 @@ def test_the_source_fades_in_beyond_the_range():
     source[:, 0, 0, 0] = ROOT * means
     mask = np.ones((10, 1, 1), bool)
     mask[-1] = False
-    found, count = blend(known, source, source + 1, mask)
+    found, share = blend(known, source, source + 1, mask)
     weight = [0, 0, 0.5, 1, 1, 1, 0.5, 0, 0, 1]  # the last is outside the mask: left as it is
     assert np.allclose(found[:, 0, 0] - source[:, 0, 0], np.array(weight)[:, None], atol=1e-6)
-    assert found.dtype == np.float32 and count == 6
+    assert np.allclose(share[:9, 0, 0], 1 - np.array(weight[:9]), atol=1e-6) and share[-1] == 0
+    assert found.dtype == share.dtype == np.float32

@@ -30,6 +30,9 @@ __all__ = ["harmonize_scan"]
 
 Array = NDArray[Any]
 
+KEPT = "source kept"
+"""Name of the map of the share that is the source's own."""
+
 NO_ENERGY = 1e-12
 """Energy of an order below which its scale is not told."""
 
@@ -65,7 +68,7 @@ def harmonize_scan(
         device=device,
         progress=part(report, 0.4, 0.8, f"{model.LABEL}: "),
     )
-    predicted, outside = _within(card, source, predicted)
+    predicted, kept, outside = _within(card, source, predicted)
     notes += outside
     final, said = _final(source, predicted, projected, model.cap)
     notes += said
@@ -99,7 +102,7 @@ def harmonize_scan(
         metadata={**scan.metadata, "provenance": record, "harmonized_to": card["target_site"]},
     )
     report(1.0, "harmonized")
-    maps = {**_maps(source, final, bvalue), unlike.name: unlike}
+    maps = {**_maps(source, final, bvalue), unlike.name: unlike, **kept}
     return Harmonization(named, maps, tuple(notes))
 
 
@@ -114,21 +117,29 @@ def _source(
     return fit_sh(single, order, smooth, device=device, progress=progress)
 
 
-def _within(card: dict[str, Any], source: ShImage, predicted: Array) -> tuple[Array, list[str]]:
+def _within(
+    card: dict[str, Any], source: ShImage, predicted: Array
+) -> tuple[Array, dict[str, ScalarImage], list[str]]:
     """Keep the source where its signal is outside what the network was trained on, and say so."""
     known = card.get("signal_range")
     if known is None:
-        return predicted, []
+        return predicted, {}, []
     inside = _inside(source)
-    kept, count = blend(known, source.coefficients, predicted, inside)
+    blended, kept = blend(known, source.coefficients, predicted, inside)
+    maps = {KEPT: ScalarImage(kept, source.affine, KEPT, "share")}
+    count = int((kept > 0).sum())
     share = count / max(int(inside.sum()), 1)
     if not count:
-        return kept, []
-    return kept, [
-        f"{count} voxels ({share:.1%}) have a mean S/b0 below {known['low']:.2f} or above "
-        f"{known['high']:.2f}, far from the training voxels, which are of white and grey matter "
-        "(CSF is darker): there the result fades to the source's own fit."
-    ]
+        return blended, maps, []
+    return (
+        blended,
+        maps,
+        [
+            f"{count} voxels ({share:.1%}) have a mean S/b0 below {known['low']:.2f} or above "
+            f"{known['high']:.2f}, far from the training voxels, which are of white and grey matter "
+            "(CSF is darker): there the result fades to the source's own fit."
+        ],
+    )
 
 
 def _final(

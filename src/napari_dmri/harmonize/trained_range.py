@@ -64,7 +64,7 @@ def training_range(store: Store, bvalue: float) -> dict[str, float]:
 
 def blend(
     known: Mapping[str, float], source: Array, predicted: Array, mask: Array
-) -> tuple[NDArray[np.float32], int]:
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the prediction where the source is within the range, and fade to the source outside.
 
     Parameters
@@ -78,14 +78,15 @@ def blend(
 
     Returns
     -------
-    Coefficients (X, Y, Z, C) float32, and how many voxels are not the network's alone.
+    Coefficients (X, Y, Z, C) float32, and the share of the source in each voxel (X, Y, Z): 0 where
+    they are the network's alone.
     """
     mean = source[..., 0] / (2 * math.sqrt(math.pi))
     below = (known["low"] - mean) / known["fade_low"]
     above = (mean - known["high"]) / known["fade_high"]
-    outside = np.maximum(below, above)
-    weight = np.clip(1 - outside, 0, 1)[..., None]
-    faded = mask & (outside > 0)
+    share = np.where(mask, np.clip(np.maximum(below, above), 0, 1), 0).astype(np.float32)
+    faded = share > 0
+    kept = share[faded, None]
     out = np.array(predicted, np.float32)
-    out[faded] = (weight * predicted + (1 - weight) * source)[faded]
-    return out, int(faded.sum())
+    out[faded] = (1 - kept) * predicted[faded] + kept * source[faded]
+    return out, share

@@ -206,6 +206,8 @@ def _look(name: str) -> dict[str, Any]:
         return {"colormap": DIVERGING, "contrast_limits": (0.5, 1.5)}
     if name == "novelty":
         return {"colormap": "inferno", "contrast_limits": (0.0, 2.0)}
+    if name == "source kept":
+        return {"colormap": "viridis", "contrast_limits": (0.0, 1.0)}
     if name.startswith("template"):
         return {"colormap": "green", "blending": "opaque"}
     return {"colormap": "magenta", "blending": "additive"}

@@ -108,7 +108,8 @@ class HarmonizeDock(Dock):
         self.show_novelty = QCheckBox("show how novel voxels are")
         self.show_novelty.setChecked(True)
         self.show_novelty.setToolTip(
-            "Add the map of how unlike the training voxels each voxel is; above 1 none of them was."
+            "Add the map of how unlike the training voxels each voxel is; above 1 none of them was; "
+            "and that of where the result keeps the source, as its signal is outside their range."
         )
         self.settings.addRow(self.show_novelty)
         self.result_name = name_edit()
@@ -292,7 +293,7 @@ class HarmonizeDock(Dock):
             wanted = self.show_alignment
             if name.startswith("scale"):
                 wanted = self.show_maps
-            elif name == "novelty":
+            elif name in ("novelty", "source kept"):
                 wanted = self.show_novelty
             if wanted.isChecked():
                 made.append(extra_map(image, name, result.scan))
