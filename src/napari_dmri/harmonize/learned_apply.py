@@ -136,8 +136,8 @@ def _within(
         maps,
         [
             f"{count} voxels ({share:.1%}) have a mean S/b0 below {known['low']:.2f} or above "
-            f"{known['high']:.2f}, far from the training voxels, which are of white and grey matter "
-            "(CSF is darker): there the result fades to the source's own fit."
+            f"{known['high']:.2f}, far from the training voxels, of white and grey matter (CSF "
+            "is darker): there the result fades to the source's own fit."
         ],
     )
 
