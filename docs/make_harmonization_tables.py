@@ -2,9 +2,9 @@
 
 Run from the repository root: ``python docs/make_harmonization_tables.py NAME FOLDER``, with FOLDER
 what ``napari-dmri harmonize evaluate --folds`` wrote and NAME one of default, gap_tissue,
-gap_spatial, gap_global. Writes ``benchmarks/results/harmonize/NAME_*.tsv``, for the default gap the
-box plots, and the tables between the page's markers; without arguments it fills the page from the
-tables that are there.
+gap_spatial, gap_global, sweep. Writes ``benchmarks/results/harmonize/NAME_*.tsv``, for the default
+gap the box plots, and the tables between the page's markers; without arguments it fills the page
+from the tables that are there.
 """
 
 from __future__ import annotations
@@ -16,10 +16,15 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 RESULTS = DOCS.parent / "benchmarks" / "results" / "harmonize"
-NAMES = ("default", "gap_tissue", "gap_spatial", "gap_global")
+NAMES = ("default", "gap_tissue", "gap_spatial", "gap_global", "sweep")
 MEASURES = [f"{m} {t}" for m in ("signal", "FA", "MD") for t in ("WM", "GM")]
 TABLES = ("mean", "gap", "tests", "subjects")
 OURS, PROJECTED = "SHResNet n=2", "SHResNet n=2, projected"
+VARIANTS = tuple(
+    f"SHResNet n=2{kind}{end}" for kind in ("", " tiled", " MSE") for end in ("", ", projected")
+)
+PAPER_MSE = {1: "0.375", 2: "0.372", 3: "0.375", 6: "0.377", 7: "0.41", 9: "0.41", 11: "0.41"}
+"""Mean squared error times 100 by number of blocks, Koppers et al., table 1."""
 PAIRS = (
     *(f"{OURS} - {other}" for other in ("Golkov", "Golkov with energy")),
     *(f"{OURS} - {other}" for other in ("LinearRISH", "source, refitted")),
@@ -73,15 +78,49 @@ def test_table(name: str) -> str:
     return markdown(["change of the error (p)", *MEASURES], rows)
 
 
+def common_table(name: str, labels: dict[str, list[str]]) -> str:
+    """Return mean NMSE in percent of some rows, each over the subjects that all of them scored."""
+    scores: dict[str, dict[str, dict[str, str]]] = {}
+    for r in read(name, "subjects"):
+        if r["row"] in labels:
+            scores.setdefault(r["row"], {})[r["subject"]] = r
+    shared = sorted(set.intersection(*(set(of) for of in scores.values()))) if scores else []
+    rows = []
+    for label, more in labels.items():
+        if label in scores:
+            values = ([float(scores[label][s][m]) for s in shared] for m in MEASURES)
+            means = [f"{100 * sum(v) / len(v):.3f}" for v in values]
+            rows.append([label, str(len(shared)), *means, *more])
+    return markdown(["NMSE, %", "subjects", *MEASURES], rows)
+
+
+def variants_table(name: str) -> str:
+    """Return the modes and losses of SHResNet with two blocks."""
+    return common_table(name, {label: [] for label in VARIANTS})
+
+
+def sweep_table(name: str) -> str:
+    """Return the scores by number of blocks, with the paper's errors beside them."""
+    table = common_table(name, {f"SHResNet n={n}": [mse] for n, mse in PAPER_MSE.items()})
+    head, rule, *rows = table.splitlines()
+    return "\n".join([f"{head} paper's MSE × 100 |", f"{rule}---:|", *rows])
+
+
 def fill(page: str) -> str:
     """Put each table that there is between its markers."""
+    makers = {
+        "mean": ("mean", mean_table),
+        "gap": ("gap", gap_table),
+        "tests": ("tests", test_table),
+        "variants": ("subjects", variants_table),
+        "blocks": ("subjects", sweep_table),
+    }
     for name in NAMES:
-        for table, make in (("mean", mean_table), ("gap", gap_table), ("tests", test_table)):
-            if read(name, table):
-                before, start, rest = page.partition(f"<!-- {name} {table} -->\n")
-                _, end, after = rest.partition("<!-- end -->")
-                if start and end:
-                    page = f"{before}{start}{make(name)}\n{end}{after}"
+        for marker, (table, make) in makers.items():
+            before, start, rest = page.partition(f"<!-- {name} {marker} -->\n")
+            _, end, after = rest.partition("<!-- end -->")
+            if start and end and read(name, table):
+                page = f"{before}{start}{make(name)}\n{end}{after}"
     return page
 
 

@@ -63,7 +63,7 @@ def test_fit_writes_fods_maps_model_and_curves(folder, tmp_path):
     model = ShdModel.load(out / "model.safetensors")
     assert fod.provenance["inputs"]["model"]["sha256"] == model.sha256
     lines = (out / "curves.tsv").read_text().splitlines()
-    assert lines[0].split("\t")[:2] == ["epoch", "stage"] and len(lines) == 5
+    assert lines[0].split("\t")[:2] == ["epoch", "stage"] and len(lines) == 6
     again = run("fit", scan, "-o", out, *common, code=2)
     assert "exists already" in again.output
 

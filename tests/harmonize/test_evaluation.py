@@ -220,10 +220,25 @@ def test_folders_of_something_else_are_refused(cases, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match=r"holds no evaluation\.json"):
         cross_validate(cases, tmp_path, **QUICK)
+    (tmp_path / "damaged").mkdir()
+    card = tmp_path / "damaged" / "evaluation.json"
+    for text, words in (('{"shell": 12', "cannot be read"), ("{}", "not the card of a cross")):
+        card.write_text(text)
+        with pytest.raises(InputError, match=words):
+            cross_validate(cases, tmp_path / "damaged", **QUICK)
+        assert card.read_text() == text
     with pytest.raises(InputError, match="No subjects"):
         cross_validate([], tmp_path / "new", **QUICK)
     with pytest.raises(InputError, match="no scores"):
         read_scores(tmp_path)
+
+
+def test_other_people_of_the_same_names_are_refused(done, cases):
+    out, _ = done
+    others = [replace(case(n + 10), pair=replace(case(n + 10).pair, subject=c.subject))
+              for n, c in enumerate(cases)]  # fmt: skip
+    with pytest.raises(InputError, match=r"with other settings \(other scans\)"):
+        cross_validate(others, out, **QUICK, only=[1])
 
 
 def made_up():
@@ -280,6 +295,10 @@ def test_cases_come_from_a_table(tmp_path):
     assert found.subject == "01" and found.repeat.path == tmp_path / "r.nii"
     assert found.truth == tmp_path / "x.nii" and found.pair.tissue_file == tmp_path / "w.nii"
     table.write_text(f"{header}01\ts.nii\tt.nii\tn/a\tno.nii\t\n")
-    with pytest.raises(InputError, match=r"no file at no\.nii \(target_truth of 01\)"):
+    with pytest.raises(InputError, match=r"row 2: no file at no\.nii \(target_truth\)"):
         read_cases(table)
     assert json.loads(json.dumps(found.subject)) == "01"
+    spaced = header.replace("subject\t", "subject \t").replace("target_repeat", " target_repeat")
+    table.write_text(f"{spaced}01\ts.nii\tt.nii\tr.nii\tn/a\t\n")
+    (found,) = read_cases(table)
+    assert found.repeat.path == tmp_path / "r.nii"

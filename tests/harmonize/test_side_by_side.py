@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from napari_dmri import InputError
+from napari_dmri import GradientTable, InputError
 from napari_dmri.harmonize import compare_models, write_side_by_side
 from napari_dmri.harmonize.side_by_side import MEASURED, REFIT
 
@@ -64,6 +65,30 @@ def test_it_is_written_with_figures_and_never_over_earlier_results(made, tmp_pat
     assert "LinearRISH" in (tmp_path / "out" / "methods.txt").read_text()
     with pytest.raises(InputError, match="not overwritten"):
         write_side_by_side(made, tmp_path / "out", ("FA",))
+
+
+def test_a_model_of_another_shell_is_left_out(world, labels):
+    pair = world.held_out
+    table = pair.source.gradients
+    weighted = ~table.b0_mask
+
+    def two_shells(scan):
+        """Measure the shell again at b=3000."""
+        more = GradientTable(
+            np.append(table.bvalues, np.full(weighted.sum(), 3000.0)),
+            np.append(table.directions, table.directions[weighted], 0),
+        )
+        data = np.concatenate([scan.data, np.asarray(scan.data)[..., weighted] / 2], -1)
+        return replace(scan, data=data, gradients=more)
+
+    high = copy(world.model)
+    high._card = {**high.card, "shell": 3000.0, "shells": [{"bvalue": 3000.0, "order": 4}]}
+    found = compare_models(
+        two_shells(pair.source), two_shells(pair.target), {"low": world.model, "high": high},
+        labels=labels,
+    )  # fmt: skip
+    assert [one.label for one in found.candidates if one.model] == ["low"]
+    assert "of b=3000 s/mm² and the comparison of b=1200" in found.failed["high"]
 
 
 def test_a_scan_is_no_reference_of_itself_nor_of_another_person_or_grid(world, labels):

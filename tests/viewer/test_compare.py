@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QApplication
 from napari_dmri import GradientTable, ScalarImage, Scan
 from napari_dmri.compare.maps import MapCache
 from napari_dmri.errors import InputError
+from napari_dmri.viewer import preferences
 from napari_dmri.viewer.layers import KEY, labels_layer, map_layer, scan_layer
 from napari_dmri.viewer.widgets import compare_work as work
 from napari_dmri.viewer.widgets.compare import CompareDock
@@ -157,6 +158,14 @@ def test_the_whole_path_with_buttons(opened, qtbot, tmp_path):
     assert not viewer.canvas.grid.enabled
     assert dock.leave.isHidden()
     assert layer.visible
+
+
+def test_maps_are_computed_where_the_preferences_say(opened, monkeypatch):
+    _, dock, *_, finish = opened
+    monkeypatch.setattr(preferences, "device", lambda: "nowhere")
+    dock.run_bar.button.click()
+    finish()
+    assert "'nowhere' is not available" in dock.run_bar.message.sentence
 
 
 def test_reference_gives_differences_to_it(opened):

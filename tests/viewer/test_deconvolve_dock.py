@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from napari_dmri.io.responses import write_responses
 from napari_dmri.scan import GradientTable, Scan
 from napari_dmri.viewer import deconvolving
 from napari_dmri.viewer.launch import open_dock
-from napari_dmri.viewer.layers import KEY, kind_of, scan_layer
+from napari_dmri.viewer.layers import KEY, kind_of, scan_layer, scan_of
 from napari_dmri.viewer.widgets.deconvolve_show import slice_on_show
 
 pytestmark = pytest.mark.viewer
@@ -255,6 +256,18 @@ def test_a_wrong_response_is_refused_in_words(given, tmp_path, settle):
     given.run_bar.button.click()
     settle(lambda: given.run_bar.message.level == "error")
     assert "estimate the response from this scan" in given.run_bar.message.sentence
+
+
+def test_a_result_is_not_used_again_once_the_gradients_are_mended(viewer, given, finish):
+    given.run_bar.button.click()
+    finish(given.run_bar)
+    assert list(given.results_at_hand(["csd"])) == ["csd"], given.run_bar.message.sentence
+    scan = scan_of(given.scans.layer)
+    table = GradientTable(scan.gradients.bvalues, scan.gradients.directions * [-1, 1, 1])
+    data, kwargs, _ = scan_layer(replace(scan, gradients=table, name="sub-01 mended"))
+    given.scans.choose(viewer.add_image(data, **kwargs))
+    assert given.scan.data is scan.data and given.scan.gradients is table
+    assert not given.results_at_hand(["csd"])
 
 
 def test_methods_side_by_side_with_a_table(viewer, tmp_path, finish, settle, qtbot):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,14 +12,17 @@ from qtpy.QtCore import Qt
 from napari_dmri.deconvolve.registry import METHODS
 from napari_dmri.deconvolve.shd import presets, shipped
 from napari_dmri.deconvolve.shd.architecture import Architecture
+from napari_dmri.errors import InputError
 from napari_dmri.images import Response, ResponseSet
 from napari_dmri.io.responses import write_responses
 from napari_dmri.training.parts import Event
-from napari_dmri.viewer import deconvolving, network_commands, network_fit
+from napari_dmri.viewer import deconvolving, network_commands, network_fit, preferences
+from napari_dmri.viewer.jobs import Outcome
 from napari_dmri.viewer.launch import open_dock
 from napari_dmri.viewer.layers import KEY, kind_of, scan_layer
 from napari_dmri.viewer.network_fit import FitOptions, state_file
-from napari_dmri.viewer.network_models import is_network
+from napari_dmri.viewer.network_models import Known, is_network
+from napari_dmri.viewer.widgets import _parts
 from napari_dmri.viewer.widgets._parts import time_words
 from napari_dmri.viewer.widgets.deconvolve_curves import TermCurves
 from napari_dmri.viewer.widgets.deconvolve_method import FAMILIES
@@ -191,6 +195,13 @@ def test_a_fit_pauses_stops_goes_on_and_its_best_is_used(viewer, dock, plan, set
     dock.fit_settings.seed.setValue(0)
     assert "was stopped after" in dock.run_bar.message.sentence
     assert dock.run_bar.button.text() == "Go on"
+    chosen = [box for box in dock.outputs.values() if box.isChecked()]
+    for box in chosen:
+        box.setChecked(False)
+    dock.fit.use.click()
+    assert not dock.run_bar.running and dock.fit.line.sentence == "Choose an output."
+    for box in chosen:
+        box.setChecked(True)
     dock.fit.use.click()
     finish(dock.run_bar)
     assert dock.result is not None, dock.run_bar.message.sentence
@@ -235,6 +246,63 @@ def test_wrong_models_are_refused_in_words_and_commands_say_what_is_missing(
     viewer.layers.clear()
     network_commands.fit_network()
     assert "No scan is open" in said[3]
+
+
+def fitted(label: str, check=lambda scan, responses: (), saved=None) -> Known:
+    """Name a model of SHD-S-TV that does as it is told when it is checked and saved."""
+    model = SimpleNamespace(check=check, save=lambda path: saved.append((label, path.name)))
+    card = {"method": "shd-s-tv", "architecture": TINY.as_dict(), "mode": "tiled"}
+    return Known("fitted", label, card, model=model)
+
+
+def test_a_refusal_is_said_again_and_every_scan_is_checked(viewer, dock, small_scan, settle):
+    seen = []
+
+    def refuse(scan, responses):
+        seen.append(scan.data)
+        raise InputError("It has learned other shells.")
+
+    dock.models.add(fitted("wrong", refuse))
+    settle(lambda: dock.models.line.level == "error")
+    dock.models.choose_fit()
+    assert "fitted to this scan alone" in dock.models.line.sentence
+    assert dock.run_bar.button.isEnabled()
+    dock.models.box.setCurrentIndex(0)
+    settle(lambda: dock.models.line.level == "error")
+    assert dock.models.line.sentence == "It has learned other shells."
+    assert not dock.run_bar.button.isEnabled()
+    # Data of the same shape are not the same data.
+    data, kwargs, _ = scan_layer(replace(small_scan, data=np.array(small_scan.data), name="sub-02"))
+    dock.scans.choose(viewer.add_image(data, **kwargs))
+    dock.method.choose("shd-s-tv")
+    settle(lambda: len(seen) > 2 and dock.models.line.level == "error")
+    assert seen[-1] is not seen[0]
+
+
+def test_fitted_models_stay_and_the_chosen_one_is_saved(dock, settle, tmp_path):
+    saved = []
+    for label in ("first", "second"):
+        known = fitted(label, saved=saved)
+        dock.models.add(known)
+        dock.fit.take(known)
+    dock.models.box.setCurrentIndex(0)
+    assert dock.fit.save(tmp_path / "one")
+    dock.models.choose_fit()
+    assert dock.fit.save(tmp_path / "two")
+    assert saved == [("first", "one.safetensors"), ("second", "two.safetensors")]
+    # A fit that comes to nothing takes none away.
+    dock.fit.begin(tmp_path / "state.safetensors")
+    assert not dock.fit.save_button.isVisible()
+    dock.fit.end(Outcome(cancelled=True))
+    assert dock.fit.save_button.isVisible() and dock.fit.model is known
+    settle(lambda: not dock.models.problem)
+
+
+def test_a_gpu_is_named_only_where_it_may_be_used(monkeypatch):
+    monkeypatch.setattr(_parts, "Path", lambda _: SimpleNamespace(exists=lambda: True))
+    for device, start in (("auto", "NVIDIA"), ("cuda", "NVIDIA"), ("cpu", "CPU"), ("mps", "CPU")):
+        monkeypatch.setattr(preferences, "device", lambda device=device: device)
+        assert _parts.device_line().startswith(start)
 
 
 def test_times_are_said_in_the_unit_that_is_easiest_to_read():

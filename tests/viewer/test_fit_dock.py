@@ -7,6 +7,7 @@ import pytest
 
 from napari_dmri.io import read_sh
 from napari_dmri.signal.sh_fit import fit_sh
+from napari_dmri.viewer import commands
 from napari_dmri.viewer.launch import open_dock
 from napari_dmri.viewer.layers import KEY, kind_of, scan_layer
 
@@ -110,6 +111,21 @@ def test_results_are_called_as_the_layer_is(viewer, dock, finish):
     viewer.layers[0].name = "Ärztin 7"
     dock.mask_row.picker.refresh()
     assert dock.scan.name == "Ärztin 7"
+
+
+def test_the_command_starts_a_fit_and_never_cancels_one(viewer, dock, finish, monkeypatch):
+    said = []
+    monkeypatch.setattr(commands, "show_info", said.append)
+    commands.run_fit()
+    assert dock.run_bar.running and not said
+    commands.run_fit()
+    assert said == ["A run is at work; cancel it first."]
+    finish(dock.run_bar)
+    assert "Cancelled" not in dock.run_bar.message.sentence and len(viewer.layers) > 1
+    for box in dock.outputs.values():
+        box.setChecked(False)
+    commands.run_fit()
+    assert not dock.run_bar.running and said[1:] == ["Choose an output."]
 
 
 def test_closing_the_dock_cancels_its_job(viewer, dock, settle):

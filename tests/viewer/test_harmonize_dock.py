@@ -10,6 +10,7 @@ import pytest
 from napari_dmri import harmonize
 from napari_dmri.io import write_map, write_scan
 from napari_dmri.phantom.travelling import simulate_subject
+from napari_dmri.viewer import preferences
 from napari_dmri.viewer.harmonizing import KnownModel, card_text
 from napari_dmri.viewer.layers import kind_of, map_layer, scan_layer, scan_of
 from napari_dmri.viewer.widgets.harmonize import HarmonizeDock
@@ -191,8 +192,37 @@ def test_models_of_the_package_are_compared_with_what_the_target_measured(
     part.keep.click()
     assert viewer.layers[-1].name == "sub-03 ge_st | Golkov"
     part.export(tmp_path / "out")
-    settle(lambda: not part.run_bar.running)
+    # What is chosen while something is at work comes after it; what is cancelled is not named.
+    part.map.setCurrentText("MD")
+    part.map.activated.emit(part.map.currentIndex())
+    settle(lambda: part.compared.map_name == "MD" and part.layout_.active)
     assert (tmp_path / "out" / "tests.tsv").is_file(), part.run_bar.message.sentence
+    assert part.layout_.panels[0][0].name == "MD: reference"
+    part.map.setCurrentText("RISH0")
+    part.map.activated.emit(part.map.currentIndex())
+    part.run_bar.button.click()
+    settle(lambda: not part.run_bar.running)
+    assert part.map.currentText() == "MD" == part.compared.map_name
+    part.let_go()
+
+
+def test_work_goes_where_the_preferences_say(
+    viewer, subjects, table, tmp_path, settle, monkeypatch
+):
+    monkeypatch.setattr(preferences, "device", lambda: "nowhere")
+    source, target = (add(viewer, scan) for scan in subjects[2].scans.values())
+    dock = HarmonizeDock(viewer)
+    viewer.window.add_dock_widget(dock)
+    dock.scan_picker.choose(source)
+    assert dock.choose_model("demo-golkov")
+    dock.compare.expand()
+    dock.compare.reference.choose(target)
+    dock.train.table.setText(str(table))
+    dock.train.target.setText(str(tmp_path / "model.safetensors"))
+    for bar in (dock.run_bar, dock.compare.run_bar, dock.train.run_bar):
+        bar.button.click()
+        settle(lambda bar=bar: not bar.running)
+        assert "'nowhere' is not available" in bar.message.sentence
 
 
 def test_a_training_subject_may_be_harmonized_but_it_is_said(viewer, subjects, model_file):
@@ -202,6 +232,10 @@ def test_a_training_subject_may_be_harmonized_but_it_is_said(viewer, subjects, m
     dock.load_model(model_file)
     assert "was trained on sub-01" in dock.model_line.sentence
     assert dock.model_line.level == "warning" and dock.run_bar.button.isEnabled()
+    viewer.layers.clear()
+    assert dock.model_line.sentence == "Open a scan to see whether the model fits."
+    assert dock.model_line.level == "note" and not dock.result_name.text()
+    assert "needs" not in dock.device.sentence and not dock.run_bar.button.isEnabled()
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x10\x00\x00\x00\x00\x00\x00\x00{"])

@@ -10,6 +10,7 @@ import pytest
 from napari_dmri.io import read_scan
 from napari_dmri.io.qc_record import read_verdicts
 from napari_dmri.signal.orientation import fix_gradients
+from napari_dmri.viewer import commands
 from napari_dmri.viewer.launch import open_dock
 from napari_dmri.viewer.layers import kind_of, scan_layer, scan_of
 from napari_dmri.viewer.plots import lambert
@@ -120,6 +121,19 @@ def test_cancel_leaves_nothing(viewer, dock, small_scan, finish):
     assert "Cancelled" in dock.run_bar.message.sentence
     assert dock.result is None
     assert len(viewer.layers) == 1
+
+
+def test_the_command_makes_a_mask_and_never_cancels_one(
+    viewer, dock, small_scan, settle, monkeypatch
+):
+    said = []
+    monkeypatch.setattr(commands, "show_info", said.append)
+    array, kwargs, _ = scan_layer(small_scan)
+    viewer.add_image(array, **kwargs)
+    commands.make_mask()
+    commands.make_mask()
+    assert said == ["A mask is being made; cancel it first."]
+    settle(lambda: dock.mask_row.picker.layer is not None)
 
 
 def test_verdicts_go_into_a_record_beside_the_scan(viewer, dock, scan_files):

@@ -9,11 +9,14 @@ import pytest
 
 from napari_dmri import harmonize
 from napari_dmri.harmonize import Pair
+from napari_dmri.harmonize.learned_preview import Preview
 from napari_dmri.io import write_map, write_scan
 from napari_dmri.phantom.travelling import simulate_subject
 from napari_dmri.viewer.layers import kind_of, object_of, scan_layer
+from napari_dmri.viewer.orientation import set_convention
 from napari_dmri.viewer.widgets.harmonize import HarmonizeDock
 from napari_dmri.viewer.widgets.train import TrainDock
+from napari_dmri.viewer.widgets.train_plots import SlicePlot
 
 pytestmark = [
     pytest.mark.viewer,
@@ -72,6 +75,9 @@ def test_a_pair_that_cannot_be_trained_on_is_red_and_holds_training(dock, pairs,
     settle(lambda: all(row.check for row in dock.pairs.rows))
     assert "mask is empty" in dock.pairs.table.item(1, 1).text()
     assert not dock.run_bar.button.isEnabled() and "sub-02" in dock.run_bar.button.toolTip()
+    assert "\nGood: " in dock.pairs.table.item(0, 1).text()
+    assert "\nRefused: " in dock.pairs.table.item(1, 1).text()
+    assert "marked Refused" in dock.pairs.line.sentence and dock.pairs.line.level == "error"
     dock.pairs.table.selectRow(1)
     dock.pairs.remove_button.click()
     assert dock.run_bar.button.isEnabled()
@@ -99,6 +105,13 @@ def test_a_table_is_loaded_and_a_bad_one_refused(dock, pairs, tmp_path, settle):
     settle(lambda: not dock.pairs.problem)
     assert [p.subject for p in dock.pairs.pairs] == ["sub-01", "sub-02"]
     assert dock.target.text() == str(tmp_path / "shresnet.safetensors")
+    dock.method.setCurrentIndex(dock.method.findData("golkov"))
+    assert dock.target.text() == str(tmp_path / "golkov.safetensors")
+    # A name of one's own stays.
+    dock.target.setText(str(tmp_path / "mine.safetensors"))
+    dock.method.setCurrentIndex(dock.method.findData("shresnet"))
+    assert dock.pairs.load(table)
+    assert dock.target.text() == str(tmp_path / "mine.safetensors")
     (tmp_path / "bad.tsv").write_text("subject\tsource\n")
     assert not dock.pairs.load(tmp_path / "bad.tsv")
     assert "lacks the column(s) target" in dock.pairs.line.sentence
@@ -218,6 +231,55 @@ def test_a_model_is_saved_afterwards_and_nothing_overwritten(dock, pairs, tmp_pa
     dock.target.setText(str(tmp_path / "late.safetensors"))
     dock.run_bar.button.click()
     assert not dock.run_bar.running and "not overwritten" in dock.run_bar.message.sentence
+
+
+def test_a_model_that_is_not_saved_is_let_go_only_when_pressed_again(dock, pairs, tmp_path, settle):
+    fill(dock, pairs[:2], settle, "linear-rish")
+    dock.run_bar.button.click()
+    settle(lambda: not dock.run_bar.running)
+    model = dock.model
+    dock.run_bar.button.click()
+    assert not dock.run_bar.running and dock.model is model
+    assert "is not saved" in dock.run_bar.message.sentence and dock.save_button.isVisible()
+    assert dock.save(tmp_path / "model") and not dock.run_bar.message.sentence
+    dock.run_bar.button.click()
+    assert dock.run_bar.running
+    settle(lambda: not dock.run_bar.running)
+    dock.run_bar.button.click()
+    assert "is not saved" in dock.run_bar.message.sentence
+    dock.run_bar.button.click()
+    assert dock.run_bar.running
+    settle(lambda: not dock.run_bar.running)
+
+
+@pytest.mark.parametrize("text", ["/", ".", "~nobody-of-that-name/x"])
+def test_what_is_no_file_name_is_refused_in_words(dock, pairs, settle, text):
+    fill(dock, pairs[:2], settle, "linear-rish")
+    dock.target.setText(text)
+    dock.run_bar.button.click()
+    assert not dock.run_bar.running
+    assert "is no file that can be written" in dock.run_bar.message.sentence
+
+
+@pytest.mark.parametrize(("axis", "ends"), [(0, "AP"), (1, "RL"), (2, "RL")])
+def test_the_slice_is_turned_as_the_window_is(viewer, axis, ends):
+    picture = np.arange(20, dtype=np.float32).reshape(5, 4)
+    made = Preview(picture, picture, picture, (0.1, 0.1), "sub-01", 3, 1, axis)
+    plot = SlicePlot(viewer)
+    plot.show_preview(made)
+    for convention, letters, row in (
+        ("radiological", ends, [16, 12, 8, 4, 0]),
+        ("neurological", ends[::-1], [0, 4, 8, 12, 16]),
+    ):
+        set_convention(viewer, convention)
+        for axes in plot.figure.axes:
+            assert axes.images[0].get_array()[0].tolist() == row
+            at = {text.get_position()[0]: text.get_text() for text in axes.texts}
+            assert at[0.02] + at[0.98] == letters
+    plot.let_go()
+    before = plot.figure.axes
+    set_convention(viewer, "radiological")
+    assert plot.figure.axes == before
 
 
 def test_a_closed_dock_stops_its_training(viewer, pairs, settle):

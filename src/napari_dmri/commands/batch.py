@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -309,20 +308,15 @@ def _number(value: Any) -> float:
 
 def _repeats(pairs: Path) -> dict[str, Any]:
     """Return the scans of an optional column ``target_repeat`` (or ``repeat``) by subject."""
-    from napari_dmri.harmonize.cohort import LazyScan
+    from napari_dmri.harmonize.cohort import LazyScan, optional_file, read_rows
 
-    with pairs.open(encoding="utf-8-sig", newline="") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t"))
+    path, rows = read_rows(pairs, ("subject",))
     found = {}
-    for row in rows:
-        value = (row.get("target_repeat") or row.get("repeat") or "").strip()
-        if value in ("", "n/a"):
-            continue
-        path = pairs.parent / value
-        if not path.is_file():
-            raise InputError(f"{pairs.name}: no file at {value} (target_repeat); check the path.")
-        subject = str(row.get("subject") or "").strip()
-        found[subject] = LazyScan(path.resolve(), None, subject)
+    for line, row in rows:
+        column = "target_repeat" if "target_repeat" in row else "repeat"
+        file = optional_file(path, line, column, row)
+        if file is not None:
+            found[row["subject"]] = LazyScan(file, None, row["subject"])
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,7 +42,7 @@ TissuesOption = Annotated[
     ),
 ]
 StepsOption = Annotated[int | None, typer.Option(help="Steps of training in all.")]
-SeedOption = Annotated[int, typer.Option(help="Of weights and batches.")]
+SeedOption = Annotated[int, typer.Option(help="Of weights and batches.", min=0)]
 StartOption = Annotated[
     Path | None,
     typer.Option(help="A trained model to begin from (a file, or a model of the package)."),
@@ -263,6 +264,8 @@ def bvalues_of(text: str | None) -> tuple[float, ...] | None:
         values = sorted({float(word) for word in text.split(",") if word.strip()})
     except ValueError:
         raise InputError(f"--bvalues {text}: give numbers in s/mm², e.g. 0,1000,3000.") from None
+    if not all(0 <= value < math.inf for value in values):
+        raise InputError(f"--bvalues {text}: b-values are 0 or more, e.g. 0,1000,3000.")
     return (*(() if values and values[0] <= 50 else (0.0,)), *values)
 
 

@@ -51,7 +51,8 @@ def resume_folder(
     what
         What it holds, with its article, for sentences.
     settings
-        What must be the same, as JSON gives it back.
+        What must be the same, as JSON gives it back. What the folder's card does not hold, as it
+        was begun by an older version, is not compared.
     growing
         Lists of names that may become longer from call to call.
 
@@ -63,17 +64,16 @@ def resume_folder(
     require_writable(folder)
     card = folder / "evaluation.json"
     if card.is_file():
-        before = json.loads(card.read_text(encoding="utf-8"))
-        said = [
-            f"{k}: {before.get(k)} then, {v} now" for k, v in settings.items() if before.get(k) != v
-        ]
-        if said:
+        before = _read(card, what, (*settings, *growing))
+        other = [k for k, v in settings.items() if k in before and before[k] != v]
+        if other:
+            said = "; ".join(_change(k, before[k], settings[k]) for k in other)
             raise InputError(
-                f"{folder} holds {what} with other settings ({'; '.join(said)}); use the same, or "
-                "another folder."
+                f"{folder} holds {what} with other settings ({said}); use the same, or another "
+                "folder."
             )
         if growing:
-            longer = {k: list(dict.fromkeys([*before[k], *v])) for k, v in growing.items()}
+            longer = {k: list(dict.fromkeys([*before.get(k, ()), *v])) for k, v in growing.items()}
             write_json(card, {**settings, **longer}, overwrite=True)
         return folder
     if folder.is_dir() and any(folder.iterdir()):
@@ -84,6 +84,27 @@ def resume_folder(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(card, {**settings, **{k: list(v) for k, v in growing.items()}})
     return folder
+
+
+def _read(card: Path, what: str, names: Sequence[str]) -> dict[str, Any]:
+    """Return a folder's card, or refuse what is none."""
+    try:
+        found = json.loads(card.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(
+            f"{card} cannot be read ({error}), so it is not known what to go on with; choose an "
+            "empty folder."
+        ) from error
+    if not isinstance(found, dict) or not set(found) & set(names):
+        raise InputError(f"{card} is not the card of {what}; choose an empty folder.")
+    return found
+
+
+def _change(name: str, before: Any, now: Any) -> str:
+    """Say what was set then and now, briefly where it is long."""
+    if isinstance(now, (list, dict)) and len(str(now)) > 120:
+        return f"other {name}"
+    return f"{name}: {before} then, {now} now"
 
 
 @contextmanager

@@ -4,7 +4,7 @@ The measures of an evaluation of harmonizers, all relative to the target as meas
 
 * signal, FA, MD: NMSE :math:`\sum (x - t)^2 / \sum t^2` (Koppers et al., CDMRI 2018, eq. 2), the
   signal as S/b0 of each scan's own b0 at the target's directions;
-* RISH by order l: NMSE of the energies :math:`R_l`, the target's from the smoothed SH fit;
+* RISH by order l: NMSE of the energies :math:`R_l`, of SH fits smoothed alike, once each;
 * angle: the median angle in degrees between the tensors' first directions.
 
 A scan whose directions are not the target's is carried there by `evaluate.signal_at`.
@@ -95,20 +95,31 @@ class Reference:
         self.maps = self._tensor(target)
         self.energies = self._energies(target, smooth)
 
-    def score(self, scan: Scan) -> dict[str, float]:
+    def score(self, scan: Scan, *, smoothed: bool = False) -> dict[str, float]:
         """Return the scores of a scan by column; see `columns`.
+
+        Parameters
+        ----------
+        scan
+            A scan on the target's grid.
+        smoothed
+            Whether its signal comes from a smoothed SH fit already, as that of a refitted scan, so
+            that its energies are not shrunk a second time.
 
         Raises
         ------
         InputError
             If the scan is on another grid or lacks the shell.
         """
-        return self.score_with_errors(scan)[0]
+        return self.score_with_errors(scan, smoothed=smoothed)[0]
 
-    def score_with_errors(self, scan: Scan) -> tuple[dict[str, float], dict[str, Array]]:
+    def score_with_errors(
+        self, scan: Scan, *, smoothed: bool = False
+    ) -> tuple[dict[str, float], dict[str, Array]]:
         """Return the scores of a scan, and each voxel's squared error of `MEASURES` (X, Y, Z).
 
-        The signal's are summed over directions; `squares` holds what they are relative to.
+        The signal's are summed over directions; `squares` holds what they are relative to. Takes
+        what `score` takes.
 
         Raises
         ------
@@ -118,7 +129,7 @@ class Reference:
         require_same_grid(scan, self.target, "evaluation", (scan.name, self.target.name))
         signal = signal_at(scan, self.directions, self.bvalue, mask=self.inside, device=self.device)
         maps = self._tensor(scan)
-        energies = self._energies(scan, 0.0)
+        energies = self._energies(scan, 0.0 if smoothed else self.smooth)
         angle = angular_error(maps["direction"], self.maps["direction"], self.inside)
         scores: dict[str, float] = {}
         for value, tissue in SHORT.items():

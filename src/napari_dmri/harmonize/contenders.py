@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_dmri.errors import InputError
-from napari_dmri.harmonize.cohort import LazyPair, LazyScan, read_pairs
+from napari_dmri.harmonize.cohort import LazyPair, LazyScan, optional_file, read_pairs, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from napari_dmri.scan import Scan
 
@@ -70,29 +69,17 @@ def read_cases(tsv: str | Path, source: str | None = None) -> list[Case]:
     InputError
         As `read_pairs`, and if a file that is named there is missing.
     """
-    path = Path(tsv)
-    pairs = read_pairs(path, source)
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t"))
+    pairs = read_pairs(tsv, source)
+    path, rows = read_rows(tsv, ("subject", "source", "target"))
     cases = []
     for pair in pairs:
-        row = next(
-            r
-            for r in rows
-            if (r.get("subject") or "").strip() == pair.subject
-            and (source is None or (r.get("source_site") or "").strip() == source)
+        line, row = next(
+            (line, row)
+            for line, row in rows
+            if row["subject"] == pair.subject
+            and (source is None or row.get("source_site") == source)
         )
-        files: dict[str, Path | None] = {}
-        for column in ("target_repeat", "target_truth"):
-            value = (row.get(column) or "").strip()
-            files[column] = None
-            if value not in ("", "n/a"):
-                files[column] = (path.parent / value).resolve()
-                if not files[column].is_file():  # type: ignore[union-attr]
-                    raise InputError(
-                        f"{path.name}: no file at {value} ({column} of {pair.subject}); paths are "
-                        f"relative to {path.parent}."
-                    )
+        files = {c: optional_file(path, line, c, row) for c in ("target_repeat", "target_truth")}
         repeat = files["target_repeat"]
         lazy = None if repeat is None else LazyScan(repeat, pair.target_scan.mask, pair.subject)
         cases.append(Case(pair, lazy, files["target_truth"]))

@@ -75,8 +75,15 @@ def choose_settings(
 def prepare_folder(folder: Path, settings: Settings, cases: Sequence[Case]) -> Path:
     """Make or check the folder of a cross-validation."""
     from napari_dmri.compare.folder import resume_folder
+    from napari_dmri.harmonize.cards import scan_hash
 
-    settled = {**settings.as_dict(), "subjects": [case.subject for case in cases]}
+    # Cohorts call their people alike: what was measured says which they are.
+    pairs = ((case.pair.source, case.pair.target) for case in cases)
+    settled = {
+        **settings.as_dict(),
+        "subjects": [case.subject for case in cases],
+        "scans": [[scan_hash(scan)[:16] for scan in pair] for pair in pairs],
+    }
     # More methods may join later; the rest must be the same.
     joining = {"contenders": settled.pop("contenders")}
     return resume_folder(folder, "a cross-validation", settled, joining)

@@ -136,6 +136,8 @@ def closed(
     """Return the share of the gap that a row closes, and its 95 % interval over subjects."""
     values = [_by_subject(scores, name, column) for name in (REFITTED, row, FLOOR)]
     subjects = sorted(set.intersection(*(set(v) for v in values)))
+    if not subjects:
+        return (float("nan"),) * 3
     refitted, own, floor = (np.array([v[s] for s in subjects]) for v in values)
 
     def share(rows: Any) -> Any:
@@ -153,7 +155,8 @@ def _gap_table(scores: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Tab
         values: dict[str, float | int | str | None] = {}
         for column in _measured():
             share, low, high = closed(scores, name, column)
-            values[column] = f"{share:.0%} ({low:.0%} to {high:.0%})"
+            known = np.isfinite(share)
+            values[column] = f"{share:.0%} ({low:.0%} to {high:.0%})" if known else "n/a"
         rows.append(Row(name, values))
     note = (
         "Share of the gap between the refitted source and the refitted repeat of the target that a "

@@ -120,7 +120,7 @@ def _source(
 def _within(
     card: dict[str, Any], source: ShImage, predicted: Array
 ) -> tuple[Array, dict[str, ScalarImage], list[str]]:
-    """Keep the source where its signal is outside what the network was trained on, and say so."""
+    """Keep the source where its signal is far from what was trained on, and say so."""
     known = card.get("signal_range")
     if known is None:
         return predicted, {}, []
@@ -177,7 +177,7 @@ def _maps(source: ShImage, final: ShImage, bvalue: float) -> dict[str, ScalarIma
 
 
 def _novelty(trained: Trained, source: ShImage) -> ScalarImage:
-    """Return how unlike the training voxels each voxel is; above 1 none of them was."""
+    """Return how unlike the training voxels each voxel is; above 1 one in a hundred was."""
     values = novelty_map(trained.novelty, source.coefficients, _inside(source))
     return ScalarImage(values, source.affine, "novelty", "")
 

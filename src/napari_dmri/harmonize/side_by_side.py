@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -202,13 +203,19 @@ def compare_models(
     cards = [model.card for model in loaded.values()]
     bvalue, order = float(cards[0]["shell"]), max(int(card["order"]) for card in cards)
     smooth = float(cards[0]["parameters"]["smooth"])
+    for label in [label for label, model in loaded.items() if not _has(model.card, scan, bvalue)]:
+        other = float(loaded.pop(label).card["shell"])
+        failed[label] = (
+            f"The model is of b={other:g} s/mm² and the comparison of b={bvalue:g} s/mm², as the "
+            "first model is; compare models of one shell."
+        )
     source, _ = features.with_mask(scan, part(report, 0.0, 0.05, "mask: "))
     target, _ = features.with_mask(reference, part(report, 0.05, 0.1, "mask: "))
     scored = _reference(source, target, labels, bvalue, order, smooth, device)
     rows = [_row(MEASURED, source, scored)]
     fit: dict[str, Any] = {"order": order, "smooth": smooth, "shell": bvalue, "device": device}
     report(0.15, "SH fit without a model")
-    rows.append(_row(REFIT, refit(source, **fit), scored))
+    rows.append(_row(REFIT, refit(source, **fit), scored, smoothed=True))
     ends = np.linspace(0.2, 0.95, len(loaded) + 1)
     for (label, model), start, stop in zip(loaded.items(), ends, ends[1:], strict=False):
         inner = part(report, float(start), float(stop), f"{label}: ")
@@ -222,7 +229,7 @@ def compare_models(
     if repeat is not None:
         report(0.95, "the target's second scan")
         again = refit(repeat.with_mask(target.mask), **fit)
-        rows.append(_row(REPEAT, again, scored))
+        rows.append(_row(REPEAT, again, scored, smoothed=True))
     report(1.0, f"{sum(row.model for row in rows)} models compared")
     return SideBySide(
         source,
@@ -295,6 +302,17 @@ def _load(
     return loaded, failed
 
 
+def _has(card: Mapping[str, Any], scan: Scan, bvalue: float) -> bool:
+    """Return whether a model is of the shell of a scan that a b-value names."""
+    own = scan.gradients.shell(bvalue).bvalue
+    for one in card.get("shells") or [{"bvalue": card["shell"]}]:
+        # A model may have shells that this scan lacks.
+        with suppress(InputError):
+            if scan.gradients.shell(float(one["bvalue"])).bvalue == own:
+                return True
+    return False
+
+
 def _unused(label: str, taken: Mapping[str, Any]) -> str:
     """Return a label that no other model has, with a number where it must."""
     if label not in taken:
@@ -331,12 +349,12 @@ def _apply(
         made = model.apply_detailed(source, device=device, progress=part(progress, 0, 0.9))
     seconds = time.perf_counter() - begun
     progress(0.9, "scoring")
-    row = _row(label, made.scan, scored)
+    row = _row(label, made.scan, scored, smoothed=model.card["method"] == "linear-rish")
     return replace(row, seconds=seconds, notes=tuple(made.notes), model=True)
 
 
-def _row(label: str, scan: Scan, scored: Any) -> Candidate:
-    scores, errors = scored.score_with_errors(scan)
+def _row(label: str, scan: Scan, scored: Any, *, smoothed: bool = False) -> Candidate:
+    scores, errors = scored.score_with_errors(scan, smoothed=smoothed)
     return Candidate(label, scan, scores, errors)
 
 

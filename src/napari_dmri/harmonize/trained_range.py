@@ -1,4 +1,4 @@
-r"""Keep the source where its signal is outside what a network was trained on.
+r"""Keep the source where its signal is far from what a network was trained on.
 
 Networks learn from white and grey matter. In other voxels, such as those of CSF, what they give is
 extrapolated, and it can be farther from the target than the source was. The mean m of S/b0 over the
@@ -10,9 +10,9 @@ voxels, and :math:`s = e^{-b D}` that of free water, the prediction counts with 
 
 at the dark end, and the source's own fit with 1 - w: half of each midway between free water and the
 darkest training voxels. That is where a network begins to lose: with SHResNet on a simulated person
-the error of the signal is a third of the source's below the training range, at S/b0 of 0.16, the
-same at 0.10, and six times as large at 0.04. At the bright end the prediction fades out beyond
-:math:`q_{0.999}`, over the width of :math:`q_{0.999} - q_{0.99}`.
+at b = 1200 the error of the signal is a third of the source's just below the training range, at
+S/b0 of 0.16, the same at 0.10, and six times as large at 0.04. At the bright end the prediction
+fades out beyond :math:`q_{0.999}`, over the width of :math:`q_{0.999} - q_{0.99}`.
 """
 
 from __future__ import annotations

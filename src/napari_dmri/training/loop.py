@@ -210,7 +210,7 @@ class _Run:
             return
         loss, metrics = self._validate()
         self._keep()
-        self.best_loss = loss
+        self.best_loss = loss if math.isfinite(loss) else math.inf
         entry = {"epoch": 0, "stage": 0, "train": None, "validation": loss, **metrics}
         self.curves.append({**entry, "lr": self.lr})
         self._tell("start", validation=loss, metrics=metrics)

@@ -74,14 +74,14 @@ def check_quality() -> None:
     """Run the checks of the Scan dock on the selected scan."""
     dock = _dock("Scan")
     if _selected(dock.scans):
-        dock.run_bar.button.click()
+        _press(dock.run_bar)
 
 
 def make_mask() -> None:
     """Make a brain mask of the selected scan."""
     dock = _dock("Scan")
     if _selected(dock.scans):
-        dock.mask_row.make.click()
+        _press(dock.mask_row)
 
 
 def show_colour_fa() -> None:
@@ -95,14 +95,14 @@ def run_fit() -> None:
     """Fit SH and tensor to the selected scan with the settings of the SH fit dock."""
     dock = _dock("SH fit")
     if _selected(dock.scans):
-        dock.run_bar.button.click()
+        _press(dock.run_bar)
 
 
 def run_deconvolution() -> None:
     """Estimate the fibre orientations of the selected scan as the Deconvolve dock is set."""
     dock = _dock("Deconvolve")
     if _selected(dock.scans):
-        dock.run_bar.button.click()
+        _press(dock.run_bar)
 
 
 def compare_harmonizers() -> None:
@@ -110,18 +110,21 @@ def compare_harmonizers() -> None:
     dock = _dock("Harmonize")
     dock.compare.expand()
     dock.ensureWidgetVisible(dock.compare)
-    if not _selected(dock.scan_picker):
-        return
-    if dock.compare.run_bar.button.isEnabled():
-        dock.compare.run_bar.button.click()
-    else:
-        show_info(dock.compare.problem[0] or "A comparison is at work.")
+    if _selected(dock.scan_picker):
+        _press(dock.compare.run_bar)
 
 
 def _dock(name: str) -> Any:
     from napari_dmri.viewer.launch import open_dock
 
     return open_dock(_viewer(), name)
+
+
+def _press(button: Any) -> None:
+    """Start what a button starts, or say why not; never cancel what is at work."""
+    words = button.press()
+    if words:
+        show_info(words)
 
 
 def _selected(picker: Any) -> bool:

@@ -89,13 +89,15 @@ def open_model(path: str | Path, progress: Any = None) -> KnownModel:
     return KnownModel(file.name, model.card, str(file), file, False, model)
 
 
-def apply_model(known: KnownModel, scan: Scan, name: str, progress: Any = None) -> Any:
+def apply_model(
+    known: KnownModel, scan: Scan, name: str, device: str = "auto", progress: Any = None
+) -> Any:
     """Apply a model and name its result; a mask is made where the scan has none."""
     from napari_dmri.signal.mask import brain_mask
 
     if scan.mask is None:
         scan = scan.with_mask(brain_mask(scan, progress=part(progress, 0, 0.1, "mask: ")))
-    done = known.load().apply_detailed(scan, progress=part(progress, 0.1, 1))
+    done = known.load().apply_detailed(scan, device=device, progress=part(progress, 0.1, 1))
     return replace(done, scan=replace(done.scan, name=name or done.scan.name))
 
 
@@ -122,6 +124,7 @@ def compare_known(
     models: Sequence[KnownModel],
     repeat: Scan | None = None,
     map_name: str = "FA",
+    device: str = "auto",
     progress: Progress | None = None,
 ) -> Compared:
     """Run models on a scan and compare each with the reference; see `harmonize.compare_models`."""
@@ -133,27 +136,32 @@ def compare_known(
         while label in given:
             label, n = f"{known.title} ({n})", n + 1
         given[label] = known.model if known.model is not None else known.path
-    made = compare_models(scan, reference, given, repeat=repeat, progress=part(progress, 0, 0.85))
+    made = compare_models(
+        scan, reference, given, repeat=repeat, device=device, progress=part(progress, 0, 0.85)
+    )
     report = part(progress, 0.85, 1)
     tests = made.tests()
-    maps = made.maps(map_name, progress=report)
+    maps = made.maps(map_name, device=device, progress=report)
     report(1.0, "compared")
     return Compared(made, made.scores(), tests, map_name, maps)
 
 
-def maps_of(compared: Compared, map_name: str, progress: Progress | None = None) -> Compared:
+def maps_of(
+    compared: Compared, map_name: str, device: str = "auto", progress: Progress | None = None
+) -> Compared:
     """Return the same comparison with another map."""
-    maps = compared.made.maps(map_name, progress=progress)
+    maps = compared.made.maps(map_name, device=device, progress=progress)
     return replace(compared, map_name=map_name, maps=maps)
 
 
 def save_comparison(
-    compared: Compared, folder: str | Path, progress: Progress | None = None
+    compared: Compared, folder: str | Path, device: str = "auto", progress: Progress | None = None
 ) -> list[Path]:
     """Write tables, a figure of the map on show, and how it was made, into a folder."""
     from napari_dmri.harmonize import write_side_by_side
 
-    return write_side_by_side(compared.made, folder, (compared.map_name,), progress=progress)
+    maps = (compared.map_name,)
+    return write_side_by_side(compared.made, folder, maps, device=device, progress=progress)
 
 
 def extra_map(image: ScalarImage, name: str, scan: Scan) -> LayerData:

@@ -32,7 +32,9 @@ def fit_network() -> None:
         show_info("A run is at work; cancel it first.")
     else:
         dock.choose_fit(USUAL)
-        dock.run_bar.button.click()
+        words = dock.run_bar.press()
+        if words:
+            show_info(words)
 
 
 def pause_fit() -> None:

@@ -35,6 +35,11 @@ def test_every_method_is_planned_on_every_protocol_and_some_with_three_seeds() -
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
 
 
+def test_a_size_of_scans_that_there_is_not_is_refused_before_anything_is_kept() -> None:
+    with pytest.raises(InputError, match="Unknown size 'smal'; choose of"):
+        Settings(scans="smal")
+
+
 def test_seeds_can_be_given() -> None:
     cells = planned_cells(["low"], ["mlp", "csd"], 2)
     assert [cell.name for cell in cells] == ["low_csd_0", "low_mlp_0", "low_mlp_1"]

@@ -66,6 +66,28 @@ def test_a_mask_restricts_it(package, simulated, responses):
     assert found.voxels == 1 and np.count_nonzero(found.fod.coefficients[..., 0]) == 1
 
 
+def test_what_is_around_a_mask_is_seen_where_the_scan_has_its_own(simulated, responses, model):
+    mask = np.zeros(GRID, bool)
+    mask[2:4, 2:4, 2:4] = True
+    given = {"method": "shd-s-tv", "model": model, "device": "cpu"}
+    whole = shd(simulated, responses, **given).fod.coefficients
+
+    def error(found):
+        shape, true = found[mask][:, 1:], whole[mask][:, 1:]
+        return np.linalg.norm(shape - true) / np.linalg.norm(true)
+
+    part = shd(simulated, responses, mask=mask, **given).fod
+    assert error(part.coefficients) < 1e-3
+    assert np.array_equal(part.mask, mask) and not part.coefficients[~mask].any()
+    # A mask alone is all that there is: voxels outside it are filled from within.
+    alone = shd(simulated.with_mask(mask), responses, **given).fod.coefficients
+    assert error(alone) > 1e-2
+    outside = ~np.asarray(simulated.mask)
+    if outside.any():
+        with pytest.raises(InputError, match=r"None of the \d+ voxels of the mask"):
+            shd(simulated, responses, mask=outside, **given)
+
+
 def test_what_does_not_fit_is_refused_with_the_remedy(package, simulated, responses, model):
     with pytest.raises(InputError, match=r"No trained model of shd comes with this program .*fit"):
         deconvolve(simulated, "shd", responses, device="cpu")

@@ -22,6 +22,9 @@ def _network(**settings):
         network.unet.head.a.mul_(10)
         torch.manual_seed(1)
         edge = network.architecture.patch
+        for module in network.modules():
+            if hasattr(module, "momentum"):
+                module.momentum = 0.1
         for _ in range(20):
             network(torch.randn(4, edge, edge, edge, 2, 15))
     return network.eval()

@@ -133,20 +133,26 @@ def fod_of(
     """Deconvolve a case by a method with the settings chosen for it.
 
     Only the scored voxels are deconvolved, except for ``everywhere`` and where a method iterates
-    over neighbours; networks see what is around a voxel in either case.
+    over neighbours; networks see the whole brain around a voxel in either case, as they would in
+    use.
     """
     from napari_dmri.deconvolve.registry import deconvolve
+    from napari_dmri.deconvolve.shd.apply import shd
 
     if method == CEILING and case.subject is not None:
         return case.subject.fod(12)
     scan = case.seen
-    if not everywhere and method != "rumba-tv":
-        scan = scan.with_mask(case.scored)
     responses = tissues_for(case.responses, len(scan.gradients.shells))
-    more: dict[str, Any] = {} if model is None else {"model": model}
+    wanted = None if everywhere else case.scored
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DmriWarning)
-        return deconvolve(scan, method, responses, device=device, **chosen, **more).fod
+        if model is not None:
+            return shd(
+                scan, responses, method=method, model=model, mask=wanted, device=device, **chosen
+            ).fod
+        if wanted is not None and method != "rumba-tv":
+            scan = scan.with_mask(wanted)
+        return deconvolve(scan, method, responses, device=device, **chosen).fod
 
 
 def _run(cell: Cell, folder: Path, settings: Settings, device: str, report: Progress) -> None:
@@ -212,10 +218,17 @@ def _trained(
     """Return the cell's network: from its file, or trained now (from its state, if any)."""
     from napari_dmri.deconvolve.shd.amortise import Subject, train_model
     from napari_dmri.deconvolve.shd.model import ShdModel
+    from napari_dmri.deconvolve.shd.presets import preset
 
     path = model_path(folder, cell)
     if path.is_file():
-        return ShdModel.load(path)
+        model = ShdModel.load(path)
+        if model.architecture != preset(cell.method, settings.size).architecture:
+            raise InputError(
+                f"{path} is another network than {cell.method} is now; delete {path.parent}, or "
+                "use another folder."
+            )
+        return model
     protocol = PROTOCOLS[cell.protocol]
     path.parent.mkdir(parents=True, exist_ok=True)
     subjects = []

@@ -74,6 +74,9 @@ class Settings:
             raise InputError(
                 f"{self.train} training and {self.test} test subjects; expected 1 to 4 and 1 or 2."
             )
+        from napari_dmri.phantom.travelling import field_of_view
+
+        field_of_view(self.scans)
         if self.steps is not None and self.steps < 1:
             raise InputError(f"{self.steps} steps of training; expected 1 or more.")
 

@@ -88,7 +88,8 @@ def study_tracking(
     for n, name in enumerate(names):
         report(n / len(names), name)
         path = kept / f"{protocol}_{name}.json"
-        if not path.is_file():
+        of = _origin(cells.get(name), size, rules)
+        if not _holds(path, of):
             if case is None or subject is None:
                 subject, case = _test_case(protocol, size)
             fod = subject.truth.fod(8) if name == CEILING else _fod(cells[name], case, device)
@@ -96,8 +97,8 @@ def study_tracking(
                 kind: asdict(score_bundles(track(fod, subject.truth, kind, rules), subject.truth))
                 for kind in KINDS
             }
-            _write(path, found)
-        for kind, values in json.loads(path.read_text(encoding="utf-8")).items():
+            _write(path, {"of": of, "scores": found})
+        for kind, values in json.loads(path.read_text(encoding="utf-8"))["scores"].items():
             scores[label_of(name), kind] = BundleScore(**values)
     report(1.0, "tracked")
     return tracking_table(scores)
@@ -132,13 +133,15 @@ def study_lesions(
     for n, (kind, name) in enumerate(steps):
         report(n / len(steps), f"{kind}, {name}")
         path = home / "lesions" / f"{protocol}_{kind}_{name}.json"
-        if not path.is_file():
+        of = _origin(cells[name], size, None)
+        if not _holds(path, of):
             subject, inside = lesion_scans(PROTOCOLS[protocol], kind, size)
             case = subject_case(PROTOCOLS[protocol], subject)
             fod = _fod(cells[name], case, device)
             score = probe_lesion(fod, subject, inside, cells[name][1]["threshold"])
-            _write(path, asdict(score))
-        scores[kind, label_of(name)] = LesionScore(**json.loads(path.read_text(encoding="utf-8")))
+            _write(path, {"of": of, "scores": asdict(score)})
+        held = json.loads(path.read_text(encoding="utf-8"))["scores"]
+        scores[kind, label_of(name)] = LesionScore(**held)
     report(1.0, "probed")
     return lesion_table(scores)
 
@@ -172,6 +175,20 @@ def _fod(done: tuple[Cell, dict[str, Any], Path], case: Case, device: str) -> Sh
     model: ShdModel | None = ShdModel.load(path) if cell.method in NETWORKS else None
     fod = fod_of(cell.method, case, model, dict(scores["chosen"]), device, everywhere=True)
     return replace(fod, name=cell.method)
+
+
+def _origin(
+    cell: tuple[Cell, dict[str, Any], Path] | None, size: Size, rules: Rules | None
+) -> dict[str, Any]:
+    """Return what kept scores are of: scans, rules, and how the evaluation chose the method."""
+    chosen = {} if cell is None else {k: cell[1][k] for k in ("chosen", "threshold", "f1")}
+    made = {"size": size, "rules": None if rules is None else asdict(rules), **chosen}
+    return dict(json.loads(json.dumps(made)))
+
+
+def _holds(path: Path, of: dict[str, Any]) -> bool:
+    """Tell whether a file keeps scores of this very case."""
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("of") == of
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:

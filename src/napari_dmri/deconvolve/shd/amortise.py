@@ -132,7 +132,7 @@ def train_model(
             "bvalues": list(recipe.bvalues),
             "architecture": chosen.architecture.as_dict(),
             "losses": losses.as_dict(),
-            "data": [[e["use"], e["sha256"], e["voxels"]] for e in entries],
+            "data": [[e["use"], e["learned"]] for e in entries],
             "start": "" if start is None else start.sha256,
         }
         held = None if state is None else read_settings(state)
@@ -256,6 +256,7 @@ def _add(
     """Prepare a subject and put it in a store; return its entry on the card."""
     from napari_dmri.deconvolve.response import estimate_response
     from napari_dmri.deconvolve.shd.card import training_entry
+    from napari_dmri.deconvolve.shd.fit import content_hash
     from napari_dmri.deconvolve.shd.inputs import prepare
     from napari_dmri.deconvolve.shd.samples import surround
 
@@ -289,6 +290,7 @@ def _add(
     )
     made = training_entry(subject.scan, subject.subject, use)
     made["voxels"] = int(prepared.mask.sum())
+    made["learned"] = content_hash(prepared, target)
     made["inputs"] = len(prepared.inputs)
     return made
 

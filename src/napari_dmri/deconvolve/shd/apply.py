@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,8 @@ def shd(
     mode
         ``"paper"`` or ``"tiled"``; None takes the model's own.
     mask
-        Voxels to deconvolve (X, Y, Z); None takes the scan's, else all with b0 > 0.
+        Voxels to deconvolve (X, Y, Z); None takes the scan's, else all with b0 > 0. Where the scan
+        has a mask of its own, the network sees all that is in that one.
     device, progress
         Where it runs; who is told.
 
@@ -88,7 +90,7 @@ def shd(
     report(0.0, "reading the model")
     if not isinstance(responses, ResponseSet):
         responses = ResponseSet({responses.tissue: responses})
-    if mask is not None:
+    if mask is not None and scan.mask is None:
         scan = scan.with_mask(mask)
     if model is None:
         found = choose_shipped(method, scan.gradients, tuple(responses))
@@ -119,11 +121,21 @@ def shd(
         tolerance=TOLERANCE,
         progress=part(progress, 0.0, 0.15),
     )
+    prepared = surround(prepared)
+    if mask is not None:
+        wanted = prepared.mask & np.asarray(mask, bool)
+        if not wanted.any():
+            raise InputError(
+                f"None of the {int(np.count_nonzero(mask))} voxels of the mask can be deconvolved: "
+                "they have no signal, or are outside the scan's own mask; check that both belong "
+                "together."
+            )
+        prepared = replace(prepared, mask=wanted)
     where = choose_device(device)
     prediction = predict_network(
         model.network,
         model.architecture,
-        surround(prepared),
+        prepared,
         model.others,
         mode=mode or str(model.card["mode"]),
         device=where.name,

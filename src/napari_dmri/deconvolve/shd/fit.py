@@ -18,6 +18,7 @@ from napari_dmri.deconvolve.shd.collapse import Collapsed
 from napari_dmri.deconvolve.shd.forecast import Forecast, forecast_fit
 from napari_dmri.errors import InputError
 from napari_dmri.progress import Progress, part, silent
+from napari_dmri.scan import SHELL_GAP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from napari_dmri.training.parts import Switch
 
 __all__ = ["Collapsed", "FitResult", "Forecast", "choose_others", "fit_to_scan", "forecast_fit"]
+
+TESTS = 4
+"""Batches, four times as large as those of training, that choose the best epoch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +147,7 @@ def fit_to_scan(
         train_with_retries,
     )
     from napari_dmri.deconvolve.shd.samples import FodPatches, PatchStore, surround
+    from napari_dmri.deconvolve.shd.shipped import TOLERANCE
     from napari_dmri.device import choose_device
 
     report = progress or silent
@@ -164,6 +169,7 @@ def fit_to_scan(
             input_order=chosen.architecture.input_order,
             degree=chosen.architecture.degree,
             inputs=inputs,
+            tolerance=SHELL_GAP if start is None else TOLERANCE,
             progress=part(progress, 0.0, 0.02),
         )
     )
@@ -181,10 +187,12 @@ def fit_to_scan(
         "others": list(others),
         "architecture": chosen.architecture.as_dict(),
         "losses": chosen.losses.as_dict(),
-        "data": _hash(prepared),
+        "data": content_hash(prepared),
         "start": "" if start is None else start.sha256,
     }
     batches = FodPatches(store.volumes, chosen.architecture.patch, chosen.plan.steps, where.torch())
+    # Places of the same scan, the same after every epoch: an epoch's own differ from the next's.
+    tests = FodPatches(store.volumes, chosen.architecture.patch, TESTS, where.torch())
     live = Live(chosen, prepared, where.name, on_event, on_preview, preview_slice, preview_every)
     outcome = train_with_retries(
         chosen,
@@ -201,6 +209,7 @@ def fit_to_scan(
         retries=retries,
         switch=switch,
         progress=part(progress, 0.02, 0.85),
+        validation=tests,
     )
     chosen = replace(chosen, plan=replace(chosen.plan, lr=outcome.lr))
     found = predict_network(
@@ -241,11 +250,12 @@ def _check_start(start: ShdModel | None, others: Sequence[str]) -> None:
         )
 
 
-def _hash(prepared: Prepared) -> str:
-    """Return a hash of what a fit learns from."""
+def content_hash(prepared: Prepared, target: NDArray[Any] | None = None) -> str:
+    """Return a hash of what a network learns from: the prepared scan, and known fODFs if any."""
     digest = hashlib.sha256()
     arrays: list[NDArray[Any]] = [prepared.mask, prepared.signal, prepared.coefficients]
     arrays += [prepared.forward[t] for t in prepared.tissues]
+    arrays += [] if target is None else [target]
     for array in arrays:
         digest.update(f"{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())

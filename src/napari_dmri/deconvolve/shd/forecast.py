@@ -89,9 +89,9 @@ def forecast_fit(
     steps = plan.epochs * plan.steps
     if minutes is not None:
         steps = max(1, min(steps, int(60 * minutes / each)))
-    # Half the edge of a tile is kept, all of it in a preview, which is one slice of it.
+    # What a halo costs; all of a tile is kept in a preview, which is one slice of it.
     tiled = chosen.mode == "tiled"
-    final = voxels * voxel * (10 if tiled else 1)
+    final = voxels * voxel * _overlap(chosen)
     slice_time = voxels ** (2 / 3) * voxel * (1.3 * made.patch if tiled else 1)
     shown = (slice_time if tiled else min(2.0, slice_time)) + each
     memory = 4 * plan.batch * patch * 14 * width(chosen) * made.filters
@@ -107,9 +107,15 @@ def width(preset: Preset) -> int:
 
 def voxel_pace(method: str) -> float:
     """Return about how many voxels a second a small model of a method takes on two cores."""
-    # Tiles overlap: most are computed eight times, and two cores are less than twice one.
-    overlap = 10.0 if preset(method, "small").mode == "tiled" else 1.0
-    return 1.5 / (overlap * PACES[method, "small"][1])
+    # Two cores are less than twice one.
+    return 1.5 / (_overlap(preset(method, "small")) * PACES[method, "small"][1])
+
+
+def _overlap(chosen: Preset) -> float:
+    """Return how often a voxel is computed, about."""
+    if chosen.mode != "tiled":
+        return 1.0
+    return 10.0 if chosen.architecture.border == "zeros" else 5.0
 
 
 @cache

@@ -105,6 +105,7 @@ def train_with_retries(
     from napari_dmri.deconvolve.shd.compiled import compiled_loss
     from napari_dmri.deconvolve.shd.losses import FodLoss
     from napari_dmri.deconvolve.shd.network import build_network
+    from napari_dmri.deconvolve.shd.norms import settle_norms
     from napari_dmri.device import out_of_memory
     from napari_dmri.training.loop import train
 
@@ -153,6 +154,7 @@ def train_with_retries(
                 "size small, close other programs, or choose another device."
             ) from error
         notes += loss.notes
+        settle_norms(network, batches, plan.batch, device)
         return Outcome(network, fit, plan.lr, tuple(notes))
     raise AssertionError("unreachable")
 
@@ -178,6 +180,14 @@ def choose_preset(
         size = "paper" if device.startswith("cuda") else "small"
     chosen = preset(method, size, mode if start is None else None)
     if start is not None:
+        both = (start.architecture, chosen.architecture)
+        kinds = [(made.layer, made.patch == 1) for made in both]
+        if kinds[0] != kinds[1]:
+            raise InputError(
+                f"The model to begin from is of {start.card['label']} ({start.card['method']}), "
+                f"whose network {method} does not have; choose {start.card['method']}, or another "
+                "model."
+            )
         chosen = replace(
             chosen,
             architecture=start.architecture,

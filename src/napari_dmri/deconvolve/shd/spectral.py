@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from napari_dmri.deconvolve.shd.norms import MOMENTUM
 from napari_dmri.deconvolve.shd.spectral_steps import (
     UNIT,
     AddConstant,
@@ -140,7 +141,7 @@ class SpectralNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, features: int, *, momentum: float = 0.1, eps: float = 1e-5) -> None:
+    def __init__(self, features: int, *, momentum: float = MOMENTUM, eps: float = 1e-5) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(features))
         self.bias = nn.Parameter(torch.zeros(features))

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
+from napari_dmri.deconvolve.shd.norms import MOMENTUM
+
 if TYPE_CHECKING:
     from napari_dmri.deconvolve.shd.architecture import Architecture
 
@@ -55,7 +57,7 @@ class Unit(nn.Module):
     def __init__(self, layer: Layer, features: int) -> None:
         super().__init__()
         self.layer: Layer = layer
-        self.norm = nn.BatchNorm2d(features)
+        self.norm = nn.BatchNorm2d(features, momentum=MOMENTUM)
 
     def forward(self, x: Tensor, coarse: Tensor | None = None) -> Tensor:
         """Return the unit's features; without gradients x and ``coarse`` may be overwritten."""

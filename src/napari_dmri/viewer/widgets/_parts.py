@@ -27,6 +27,7 @@ from qtpy.QtWidgets import (
 
 from napari_dmri.device import free_memory
 from napari_dmri.viewer import _napari_compat as compat
+from napari_dmri.viewer import preferences
 from napari_dmri.viewer.jobs import Job, Outcome
 from napari_dmri.viewer.layers import LayerData
 from napari_dmri.viewer.widgets.run_bar import LEVEL_COLOURS, RunBar, StatusLine
@@ -321,7 +322,7 @@ def device_line(needed: float = 0.0, seconds: float = 0.0) -> str:
     seconds
         Expected time; 0 leaves it out.
     """
-    gpu = Path("/dev/nvidia0").exists()
+    gpu = preferences.device() in ("auto", "cuda") and Path("/dev/nvidia0").exists()
     threads = max(1, (os.cpu_count() or 2) - 1)
     words = ["NVIDIA GPU" if gpu else f"CPU, {threads} thread{'s' if threads > 1 else ''}"]
     if needed:

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QPushButton, 
 
 from napari_dmri.errors import InputError
 from napari_dmri.images import ScalarImage
-from napari_dmri.viewer import orientation
+from napari_dmri.viewer import orientation, preferences
 from napari_dmri.viewer.compare_layout import CompareLayout
 from napari_dmri.viewer.compare_parts import show_in, single_shot
 from napari_dmri.viewer.jobs import Job, Outcome
@@ -128,7 +128,7 @@ class CompareDock(CompareForm):
 
             self._cache = MapCache()
         self._chosen, self._again = True, False
-        return Job("Compare", work.compute, choice, self._cache)
+        return Job("Compare", work.compute, choice, self._cache, preferences.device())
 
     def _wish(self, *_: Any) -> None:
         """Bring an open comparison up to date with the fields."""

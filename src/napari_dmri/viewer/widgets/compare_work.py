@@ -110,7 +110,9 @@ def check_grids(choice: Choice) -> None:
         require_same_grid(first, other, "comparison", (choice.names[0], name))
 
 
-def compute(choice: Choice, cache: Any, progress: Progress | None = None) -> Compared:
+def compute(
+    choice: Choice, cache: Any, device: str = "auto", progress: Progress | None = None
+) -> Compared:
     """Compute the maps, their differences and the tissue labels of a choice.
 
     Parameters
@@ -119,8 +121,8 @@ def compute(choice: Choice, cache: Any, progress: Progress | None = None) -> Com
         What to compare.
     cache
         A `MapCache`: fits are kept in it, so that the next map is quick.
-    progress
-        Who is told.
+    device, progress
+        Where maps are computed; who is told.
 
     Raises
     ------
@@ -147,6 +149,7 @@ def compute(choice: Choice, cache: Any, progress: Progress | None = None) -> Com
                 volume=choice.volume,
                 order=order,
                 smooth=choice.smooth,
+                device=device,
                 cache=cache,
                 progress=part(progress, start, start + step, f"{name}: "),
             )
@@ -161,7 +164,7 @@ def compute(choice: Choice, cache: Any, progress: Progress | None = None) -> Com
     tissue, records = None, ()
     if choice.scans:
         scan = _masked(choice.scans[-1 if choice.reference is not None else 0], choice, cache)
-        tissue = _tissue(scan, cache, part(progress, 0.8, 0.95))
+        tissue = _tissue(scan, cache, device, part(progress, 0.8, 0.95))
         made = (s.metadata.get("provenance") for s in choice.scans)
         records = (*(record for record in made if record), tissue_provenance(scan.name))
     panels = tuple(_only_inside(p, mask, choice.kind) for p in comparison.panels(choice.mode))
@@ -324,13 +327,13 @@ def _masked(scan: Scan, choice: Choice, cache: Any) -> Scan:
     return cache.get(scan, ("masked by", id(donor)), make)
 
 
-def _tissue(scan: Scan, cache: Any, progress: Progress) -> np.ndarray:
+def _tissue(scan: Scan, cache: Any, device: str, progress: Progress) -> np.ndarray:
     from napari_dmri.compare.maps import compute_map, tissue_labels
     from napari_dmri.signal.tensor import fit_tensor
 
     def make() -> np.ndarray:
-        compute_map(scan, "FA", cache=cache, progress=progress)
-        tensor = cache.get(scan, "tensor", lambda: fit_tensor(scan, mask=scan.mask))
+        compute_map(scan, "FA", device=device, cache=cache, progress=progress)
+        tensor = cache.get(scan, "tensor", lambda: fit_tensor(scan, mask=scan.mask, device=device))
         return tissue_labels(tensor, b0=cache.get(scan, "b0", scan.mean_b0), mask=scan.mask)
 
     return cache.get(scan, "tissue", make)

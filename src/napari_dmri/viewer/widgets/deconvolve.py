@@ -266,7 +266,7 @@ class DeconvolveDock(ExportingDock):
         beside = ""
         if scan is not None and self.result is not None and is_network(self.result.method):
             beside = METHODS[suggest_method(scan, self.response.responses)].label
-        self.fit.steer(state, beside)
+        self.fit.steer(state, beside, self.models.known)
         if self.scans.layer is None:
             reason = "Open a scan first."
         elif not any(box.isChecked() for box in self.outputs.values()):
@@ -364,6 +364,7 @@ class DeconvolveDock(ExportingDock):
             and scan is not None
             and made.method in names
             and made.scan.data is scan.data
+            and made.scan.gradients is scan.gradients
             and made.responses is self.response.responses
             and np.array_equal(made.scan.mask, scan.mask)
             and self._made_with == self.settings_of(made.method)

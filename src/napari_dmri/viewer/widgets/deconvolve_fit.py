@@ -46,7 +46,8 @@ class FitPart(QWidget):
         super().__init__()
         self.run_bar = run_bar
         self.switch = Switch()
-        self.model: Known | None = None
+        self._fitted: Known | None = None
+        self._chosen: Known | None = None
         self._state: Path | None = None
         self._wanted, self.at_work, self._comparable = False, False, False
         self._laid_out = QTimer(self)
@@ -89,8 +90,15 @@ class FitPart(QWidget):
         except InputError:
             return {}
 
-    def steer(self, state: Path | None, beside: str) -> None:
+    @property
+    def model(self) -> Known | None:
+        """The fitted model that is saved: the one chosen, else the one fitted last."""
+        chosen = self._chosen
+        return chosen if chosen is not None and chosen.origin == "fitted" else self._fitted
+
+    def steer(self, state: Path | None, beside: str, chosen: Known | None = None) -> None:
         """Offer what can be done: a fit whose state is here, a method to stand beside a result."""
+        self._chosen = chosen
         if not self.at_work:
             self._state = state
         self._comparable = bool(beside)
@@ -126,7 +134,6 @@ class FitPart(QWidget):
         self._state = state
         self.switch = Switch(finish=self._wanted)
         self._wanted, self.at_work = False, True
-        self.model = None
         self.line.say("")
         self.save_line.say("")
         if not self.stopped or not self.curves.steps:
@@ -164,7 +171,7 @@ class FitPart(QWidget):
 
     def take(self, model: Known) -> None:
         """Offer a fitted model for saving."""
-        self.model = model
+        self._fitted = model
         self._steer()
 
     def toggle_pause(self) -> None:
@@ -184,8 +191,10 @@ class FitPart(QWidget):
         """Make the result of a fit that was stopped."""
         if self.stopped and not self.at_work:
             self._wanted = True
-            self.run_bar.button.click()
+            words = self.run_bar.press()
             self._wanted = False
+            if words:
+                self.line.say(words, "note")
 
     def begin_anew(self) -> None:
         """Delete the state of the fit that was stopped."""

@@ -140,15 +140,12 @@ class ModelPart(QWidget):
         known, (scan, responses) = self.known, self._case()
         self.about.setEnabled(known is not None)
         if not self.method or not is_network(self.method):
-            self.problem = ""
-            self.line.say("")
+            self._say_unchecked("", "")
         elif known is None:
-            self.problem = ""
-            self.line.say(FIT_WORDS)
+            self._say_unchecked("", FIT_WORDS)
         elif scan is None:
-            self.problem = "Open a scan first."
-            self.line.say("")
-        elif self._checked != (key := (known, scan.data, scan.gradients, responses)):
+            self._say_unchecked("Open a scan first.", "")
+        elif not self._is_checked(key := (known, scan.data, scan.gradients, responses)):
             self._checked = key
             self.problem = "The model is being checked against the scan."
             self.line.say("checking the model against the scan …")
@@ -156,6 +153,15 @@ class ModelPart(QWidget):
             self._check = Job("Check model", check_model, known, scan, responses)
             self._check.finished.connect(self._judged)
             self._check.start()
+
+    def _say_unchecked(self, problem: str, words: str) -> None:
+        self._checked, self.problem = (), problem
+        self.line.say(words)
+
+    def _is_checked(self, key: tuple[Any, ...]) -> bool:
+        # Data are arrays, or are unpacked when they are looked at: what is the same is one object.
+        held = self._checked
+        return len(held) == len(key) and all(a is b for a, b in zip(held, key, strict=True))
 
     def _list(self, chosen: Any) -> None:
         self.box.blockSignals(True)
@@ -199,7 +205,7 @@ class ModelPart(QWidget):
         known, (scan, responses) = self.known, self._case()
         if outcome.cancelled or self._check is not self.sender() or scan is None:
             return
-        if self._checked != (known, scan.data, scan.gradients, responses):
+        if not self._is_checked((known, scan.data, scan.gradients, responses)):
             return
         if outcome.error is not None:
             self.problem = outcome.error

@@ -192,7 +192,7 @@ class ResponsePart(QWidget):
         scan = self._scan()
         if scan is None:
             return
-        self._asked = (scan.data, self.source.currentIndex())
+        self._asked = (scan.data, scan.gradients, self.source.currentIndex())
         self.job = Job("Response", estimate_responses, scan, self.algorithm, self.make_mask)
         self.job.progressed.connect(self._progressed)
         self.job.finished.connect(self._made)
@@ -207,11 +207,16 @@ class ResponsePart(QWidget):
         self.make.setText("estimate")
         self.make.setEnabled(True)
         scan = self._scan()
+        data, gradients, index = self._asked
         if outcome.error is not None:
             self.line.say(outcome.error, "error")
         elif outcome.cancelled or scan is None:
             self._tell()
-        elif self._asked[0] is scan.data and self._asked[1] == self.source.currentIndex():
+        elif (
+            data is scan.data
+            and gradients is scan.gradients
+            and index == self.source.currentIndex()
+        ):
             self._estimated = outcome.result
             self._tell()
             if outcome.warnings:

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_dmri.errors import InputError
 from napari_dmri.scan import Scan
+from napari_dmri.viewer import preferences
 from napari_dmri.viewer.harmonizing import (
     KnownModel,
     apply_model,
@@ -252,6 +253,9 @@ class HarmonizeDock(Dock):
             self.run_bar.enable(False, "A trained model is needed.")
             return
         if scan is None:
+            self.model_line.say("Open a scan to see whether the model fits.", "note")
+            self.result_name.clear()
+            self.device.say(device_line())
             self.run_bar.enable(False, "A scan is needed.")
             return
         checks = self.known.check(scan)
@@ -282,7 +286,8 @@ class HarmonizeDock(Dock):
         scan, self._at_work = self.scan, self.scan_picker.layer
         if scan is None or self.known is None:
             return None
-        return Job("Harmonize", apply_model, self.known, scan, self.result_name.text().strip())
+        name = self.result_name.text().strip()
+        return Job("Harmonize", apply_model, self.known, scan, name, preferences.device())
 
     def show_result(self, result: Any) -> None:
         """Add the harmonized scan, its scale maps and the alignment as new layers."""

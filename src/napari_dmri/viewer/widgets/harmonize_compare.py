@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dmri.errors import InputError
+from napari_dmri.viewer import preferences
 from napari_dmri.viewer.compare_layout import CompareLayout
 from napari_dmri.viewer.harmonizing import (
     Compared,
@@ -209,7 +210,7 @@ class CompareModels(Section):
             return None
         return Job(
             "Compare methods", compare_known, scan, reference, self.chosen,
-            scan_of(self.repeat.layer), self.map.currentText(),
+            scan_of(self.repeat.layer), self.map.currentText(), preferences.device(),
         )  # fmt: skip
 
     def _map_chosen(self, *_: Any) -> None:
@@ -217,7 +218,8 @@ class CompareModels(Section):
         name = self.map.currentText()
         if self.compared is None or self.run_bar.running or name == self.compared.map_name:
             return
-        self.run_bar.run(Job("Compare methods", maps_of, self.compared, name))
+        device = preferences.device()
+        self.run_bar.run(Job("Compare methods", maps_of, self.compared, name, device))
 
     def _done(self, outcome: Outcome) -> None:
         if outcome.error is None and not outcome.cancelled:
@@ -227,6 +229,9 @@ class CompareModels(Section):
                 folder = outcome.result[0].parent
                 names = ", ".join(path.name for path in outcome.result)
                 self.run_bar.message.say(f"Wrote {names} to {folder}.", "ok")
+            QTimer.singleShot(0, self._map_chosen)
+        elif self.compared is not None:
+            self.map.setCurrentText(self.compared.map_name)
         self.refresh()
 
     # What is shown
@@ -310,7 +315,9 @@ class CompareModels(Section):
     def export(self, folder: str | Path) -> None:
         """Write tables, figure and methods text into a folder, in the background."""
         if self.compared is not None and not self.run_bar.running:
-            self.run_bar.run(Job("Save comparison", save_comparison, self.compared, folder))
+            device = preferences.device()
+            job = Job("Save comparison", save_comparison, self.compared, folder, device)
+            self.run_bar.run(job)
 
 
 def _layers(compared: Compared) -> list[Image]:

@@ -112,6 +112,13 @@ class MaskRow(QWidget):
         self.picker.choose(layer)
         return layer
 
+    def press(self) -> str:
+        """Make a mask; return an empty sentence, or why none can be made now."""
+        if self.job is not None and self.job.running:
+            return "A mask is being made; cancel it first."
+        self._make()
+        return ""
+
     def _make(self) -> None:
         if self.job is not None and self.job.running:
             self.job.cancel()

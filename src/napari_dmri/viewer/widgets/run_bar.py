@@ -117,6 +117,15 @@ class RunBar(QWidget):
             assert self._job is not None
             self._job.cancel()
 
+    def press(self) -> str:
+        """Start what Run starts; return an empty sentence, or why nothing can be started now."""
+        if self.running:
+            return "A run is at work; cancel it first."
+        if not self.button.isEnabled():
+            return self._allowed[1] or "This cannot be run now."
+        self.button.click()
+        return ""
+
     def _clicked(self) -> None:
         if self.running:
             assert self._job is not None

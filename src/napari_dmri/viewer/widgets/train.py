@@ -41,6 +41,7 @@ class TrainDock(TrainForm):
         super().__init__(napari_viewer, "Train")
         self.model: Any = None
         self.saved: Path | None = None
+        self._asked, self._suggested = False, ""
         self.switch = Switch()
         self._folder = Path(tempfile.mkdtemp(prefix="napari-dmri-train-"))
         # Not when it closes: what it cancels then may still write its state.
@@ -93,12 +94,15 @@ class TrainDock(TrainForm):
     def _order_changed(self, *_: Any) -> None:
         self.pairs.set_order(self.order.currentData())
 
-    def _suggest(self, table: Path) -> None:
-        """Suggest a file beside the table that is not there yet."""
+    def _suggest(self, table: Path, anew: bool = False) -> None:
+        """Suggest a file beside the table that is not there yet; what was typed stays."""
+        if not anew and self.target.text() not in ("", self._suggested):
+            return
         for number in ("", *(f"-{n}" for n in range(2, 100))):
             path = table.with_name(f"{self.method.currentData()}{number}{SUFFIX}")
             if not path.exists():
-                self.target.setText(str(path))
+                self._suggested = str(path)
+                self.target.setText(self._suggested)
                 return
 
     def _estimate(self, *_: Any) -> None:
@@ -162,12 +166,25 @@ class TrainDock(TrainForm):
         text = self.target.text().strip()
         if not text:
             return None
-        path = Path(text).expanduser()
-        return path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)
+        # Any text comes here while it is typed: "/", "~nobody", a folder that is not ours.
+        try:
+            path = Path(text).expanduser()
+            path = path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)
+            path.exists()
+        except (ValueError, RuntimeError, OSError):
+            return None
+        return path
 
     def make_job(self) -> Job | None:
         """Make the job that trains what is set."""
-        target = self._target()
+        target, text = self._target(), self.target.text().strip()
+        if text and target is None:
+            self.run_bar.message.say(
+                f"{text} is no file that can be written: choose the name of a {SUFFIX} file, or "
+                "leave the field empty and save the model when it is trained.",
+                "error",
+            )
+            return None
         if target is not None and target.exists():
             self.run_bar.message.say(
                 f"{target.name} is there already, and is not overwritten: choose another name.",
@@ -176,6 +193,13 @@ class TrainDock(TrainForm):
             return None
         if target is not None and not target.parent.is_dir():
             self.run_bar.message.say(f"There is no folder {target.parent}.", "error")
+            return None
+        if self.model is not None and self.saved is None and not self._asked:
+            self._asked = True
+            self.run_bar.message.say(
+                "The model trained last is not saved: save it, or press Train again to let it go.",
+                "warning",
+            )
             return None
         options = self.options
         self._network, self._state = options.network, self.state_file()
@@ -269,6 +293,7 @@ class TrainDock(TrainForm):
     def show_result(self, result: Any) -> None:
         """Offer the trained model, and say how it did."""
         self.saved, self.model = result
+        self._asked = False
         card = self.model.card
         self._epoch = 0
         held = card.get("validation_subjects") or []
@@ -292,7 +317,7 @@ class TrainDock(TrainForm):
         self.run_bar.message.say("\n".join([*words, *([warned] if warned else [])]),
                                  "warning" if warned else "ok")  # fmt: skip
         if self.saved is not None:
-            self._suggest(self.saved)
+            self._suggest(self.saved, anew=True)
 
     def use_in_harmonize(self) -> Any:
         """Open the Harmonize dock with the model chosen, and return the dock."""
@@ -327,6 +352,9 @@ class TrainDock(TrainForm):
             self.save_line.say(str(error), "error")
             return False
         self.saved = path
+        if self._asked:
+            self._asked = False
+            self.run_bar.clear()
         self.save_line.say(f"Saved {path.name}, and its card beside it.", "ok")
         return True
 

@@ -38,6 +38,9 @@ from napari_dmri.viewer.widgets.train_rish import SIMULATED, simulate_subjects
 
 __all__ = ["PairsTable"]
 
+MARKS = {"ok": "Good", "note": "Note", "warning": "Attention", "error": "Refused"}
+"""What a check comes to, for those who do not see its colour."""
+
 
 @dataclass
 class Row:
@@ -159,7 +162,7 @@ class PairsTable(QWidget):
             return "The pairs are being checked."
         bad = [row.pair.subject for row in self.rows if row.check.level == "error"]
         if bad:
-            return f"{', '.join(bad)} cannot be trained on: remove or mend the red rows."
+            return f"{', '.join(bad)} cannot be trained on: remove or mend what is marked Refused."
         return ""
 
     def _name_subject(self, layer: Any) -> None:
@@ -264,7 +267,7 @@ class PairsTable(QWidget):
             words, level, tip = "checking …", "note", ""
             if check is not None:
                 level = check.level
-                words = f"{check.sites[0]} → {check.sites[1]}\n● {check.sentence}"
+                words = f"{check.sites[0]} → {check.sites[1]}\n{MARKS[level]}: {check.sentence}"
                 tip = "\n".join(f"{c.level}: {c.sentence}" for c in check.checks)
             for place, text in enumerate((row.pair.subject, words)):
                 item = QTableWidgetItem(text)
@@ -293,7 +296,8 @@ class PairsTable(QWidget):
             words += f"; SH order {min(orders) if self.order is None else self.order}"
         problem = self.problem
         if problem:
-            return f"{words}. {problem}", "error" if "red" in problem else "note"
+            refused = len(checks) == count and any(c.level == "error" for c in checks)
+            return f"{words}. {problem}", "error" if refused else "note"
         return f"{words}.", "ok"
 
     def _ask_table(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from qtpy.QtCore import QTimer
 
-from napari_dmri.viewer import preferences
+from napari_dmri.viewer import orientation, preferences
 from napari_dmri.viewer.plots import SHELL_COLOURS, PlotCanvas
 
 __all__ = ["CurvePlot", "SlicePlot"]
@@ -124,6 +124,12 @@ class SlicePlot(LivePlot):
     def __init__(self, viewer: Any) -> None:
         super().__init__(viewer, 170, "A slice: source, prediction and target")
         self.preview: Any = None
+        viewer.scene.camera.events.orientation.connect(self.repaint_theme)
+
+    def let_go(self) -> None:
+        """Stop listening to the viewer, and paint no more."""
+        self.viewer.scene.camera.events.orientation.disconnect(self.repaint_theme)
+        super().let_go()
 
     def show_preview(self, preview: Any) -> None:
         """Show what training has made of its slice; None clears it."""
@@ -139,8 +145,11 @@ class SlicePlot(LivePlot):
         rows, columns = np.flatnonzero(known.any(1)), np.flatnonzero(known.any(0))
         box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         low, top = (float(v) for v in np.percentile(made.target[known], [1, 99]))
-        # The right side of the body on the left, and the front on the left of a sagittal slice.
-        mirrored = made.axis == 0 or preferences.convention() == "radiological"
+        # As the window shows it: radiological has the right side, and the front, on the left.
+        convention = orientation.convention_of(self.viewer) or preferences.convention()
+        mirrored = convention != "neurological"
+        near, far = orientation.ENDS[1 if made.axis == 0 else 2]
+        left, right = (far, near) if mirrored else (near, far)
         across, up = made.spacing
         before, after = made.errors
         shown = (
@@ -156,6 +165,9 @@ class SlicePlot(LivePlot):
             image = picture[box].T
             axes.imshow(image[:, ::-1] if mirrored else image, cmap="gray", vmin=low, vmax=top,
                         origin="lower", interpolation="nearest", aspect=up / across)  # fmt: skip
+            for x, side, letter in ((0.02, "left", left), (0.98, "right", right)):
+                axes.text(x, 0.02, letter, transform=axes.transAxes, ha=side, va="bottom",
+                          color=self.ink, fontsize=7)  # fmt: skip
             axes.axis("off")
             if flat:
                 axes.text(-0.03, 0.5, f"{name}\n{note}", transform=axes.transAxes, ha="right",

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_dmri.viewer import preferences
 from napari_dmri.viewer.jobs import Job, Outcome
 from napari_dmri.viewer.widgets._parts import RunBar, Section, StatusLine, beside
 
@@ -125,7 +126,7 @@ class TrainSection(Section):
         self.line.say("")
         return Job(
             "Train LinearRISH", train_model, self.kind.currentData(), table, target,
-            smooth=self.smooth.value(),
+            smooth=self.smooth.value(), device=preferences.device(),
         )  # fmt: skip
 
     def _done(self, outcome: Outcome) -> None:
@@ -143,7 +144,12 @@ class TrainSection(Section):
 
 
 def train_model(
-    kind: str, table: str, target: str, smooth: float = 0.006, progress: Any = None
+    kind: str,
+    table: str,
+    target: str,
+    smooth: float = 0.006,
+    device: str = "auto",
+    progress: Any = None,
 ) -> Path:
     """Train LinearRISH from a table of pairs or groups and save it."""
     from napari_dmri import harmonize
@@ -151,10 +157,10 @@ def train_model(
     path = Path(target)
     model = harmonize.LinearRish(smooth=smooth)
     if kind == "pairs":
-        model.fit(harmonize.read_pairs(table), progress=progress)
+        model.fit(harmonize.read_pairs(table), device=device, progress=progress)
     else:
         groups = harmonize.read_groups(table)
-        model.fit_groups(groups.source, groups.target, progress=progress)
+        model.fit_groups(groups.source, groups.target, device=device, progress=progress)
     model.save(path)
     return path
 
