@@ -5,6 +5,8 @@ Run ``python benchmarks/harmonize.py``; ``BENCH_THREADS`` sets the number of thr
 
 from __future__ import annotations
 
+from typing import Any
+
 from _timing import best, row, start
 
 GRID = (102, 102, 60)
@@ -67,6 +69,7 @@ def main() -> None:
 
     paper, tiled = trained("paper"), trained("tiled")
     before = memory()
+    # The mark only rises: the mode that needs less goes first.
     fast_paper = best(lambda: networks.predict(paper, values, mask, device="cpu"), 5)
     after_paper = memory()
     fast_tiled = best(lambda: networks.predict(tiled, values, device="cpu"), 5)
@@ -95,11 +98,12 @@ def main() -> None:
     seconds = best(slow_paper, 2) * MASKED / SAMPLE
     row("paper, 220,000 voxels", fast_paper, seconds, MASKED, "as written")
     for what, found, limit, used in (
-        ("tiled", fast_tiled, 1.5, after_tiled - after_paper),
+        ("tiled", fast_tiled, 1.5, after_tiled - before),
         ("paper", fast_paper, 5.0, after_paper - before),
     ):
-        said = "met" if found <= limit else "MISSED"
-        print(f"{what}: {found:.2f} s, target {limit:g} s: {said}; memory added {used:.2f} GB")
+        said = "met" if found <= limit and used <= 1.5 else "MISSED"
+        words = f"memory added {used:.2f} GB, target 1.5 GB: {said}"
+        print(f"{what}: {found:.2f} s, target {limit:g} s, {words}")
 
     batch = patches[:BATCH]
     design, target = torch.randn(15, DIRECTIONS), torch.randn(BATCH, DIRECTIONS)
@@ -116,15 +120,59 @@ def main() -> None:
 
         return best(step, 20, 3)
 
-    row(
-        f"training, Adam, batches of {BATCH}",
-        ours := training(False),
-        training(True),
-        BATCH,
-        "naive",
-    )
-    said = "met" if BATCH / ours >= 4000 else "MISSED"
-    print(f"training: {BATCH / ours:.0f} patches a second, target 4000: {said}")
+    ours = training(False)
+    row(f"training, Adam, batches of {BATCH}", ours, training(True), BATCH, "naive")
+    report("training on one batch", ours, 1)
+    for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
+        real_training(trained("paper"), rng, device)
+    if torch.cuda.is_available():
+        for name, network in (("tiled", tiled), ("paper", paper)):
+            seconds = best(lambda net=network: networks.predict(net, values, device="cuda"), 5)
+            said = "met" if seconds <= 0.2 else "MISSED"
+            print(f"{name} on the GPU: {seconds:.2f} s, target 0.2 s: {said}")
+
+
+def report(what: str, seconds: float, share: float) -> None:
+    """Print patches a second against the target, and the share of the time that steps take."""
+    said = "met" if seconds <= BATCH / 4000 else "MISSED"
+    print(f"{what}: {BATCH / seconds:.0f} patches a second, target 4000: {said}", end="")
+    print("" if share == 1 else f"; {share:.0%} of the step's own rate, target 90 %")
+
+
+def real_training(network: Any, rng: Any, device: str) -> None:
+    """Train as harmonizers do, from a store of eight subjects with the loss of SHResNet."""
+    import numpy as np
+    import torch
+
+    from napari_dmri.training import Store
+    from napari_dmri.training.losses import loss_with_energy
+    from napari_dmri.training.patches import Patches
+
+    network, loss = network.to(device), loss_with_energy(1.0)
+    optimiser = torch.optim.Adam(network.parameters(), 1e-3)
+
+    def step(batch: Any) -> None:
+        moved = batch.to(torch.device(device))
+        optimiser.zero_grad()
+        with torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda"):
+            value = loss(network, moved.tensors)
+        value.backward()
+        optimiser.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    with Store(15, DIRECTIONS) as store:
+        for n in range(8):
+            values = rng.normal(size=(60, 72, 12, 15)).astype(np.float32)
+            where = rng.random(values.shape[:3]) < 0.6
+            targets = rng.random((int(where.sum()), DIRECTIONS)).astype(np.float32)
+            store.add(f"{n}", values, where, targets, rng.normal(size=(DIRECTIONS, 15)))
+        sampler = Patches(store, 3, device)
+        drawn = sampler.batches(BATCH, (0, 0, 0))
+        fixed = next(drawn)
+        alone = best(lambda: step(fixed), 40, 5)
+        both = best(lambda: step(next(drawn)), 40, 5)
+        report(f"training from a store, {device}", both, alone / both)
 
 
 if __name__ == "__main__":

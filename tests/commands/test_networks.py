@@ -115,6 +115,28 @@ def test_train_writes_a_model_of_the_subjects(folder, tmp_path):
     assert ShdModel.load(tuned).card["started_from"] == model.sha256
 
 
+def test_a_network_can_see_few_directions_and_run_in_either_mode(folder, tmp_path):
+    scan, out = folder / "sub-0_dwi.nii.gz", tmp_path / "fit"
+    run("fit", scan, "-o", out, "--response", folder / "resp_wm.txt", "--method", "shd", "--mode",
+        "tiled", "--see", "8@1000", "--device", "cpu", "--steps", 4, "-q")  # fmt: skip
+    model = ShdModel.load(out / "model.safetensors")
+    assert model.card["mode"] == "tiled" and model.architecture.border == "repeat"
+    assert model.bvalues == (0, 1000)
+    # One of the list's scans is seen in part; both are explained whole.
+    lines = (folder / "subjects.tsv").read_text().splitlines()
+    table = folder / "seen.tsv"
+    table.write_text("\n".join([f"{lines[0]}\tsee", *(f"{row}\t8@1000" for row in lines[1:])]))
+    run("train", "shd-s", "--subjects", table, "-o", tmp_path / "m", "--device", "cpu", "--steps",
+        4, "-q")  # fmt: skip
+    card = ShdModel.load(tmp_path / "m.safetensors").card
+    assert [entry["inputs"] for entry in card["training"]] == [11, 11]
+    table.write_text("\n".join([f"{lines[0]}\tsee", *(f"{row}\tall" for row in lines[1:])]))
+    wrong = run("train", "shd-s", "--subjects", table, "-o", tmp_path / "n", code=2)
+    assert "seen.tsv, row 2: 'all' does not say how many" in " ".join(wrong.output.split())
+    result = run("fit", scan, "-o", tmp_path / "b", "--see", "900", code=2)
+    assert "900 directions are asked for of 16" in " ".join(result.output.split())
+
+
 def test_what_cannot_be_done_is_said_before_any_work(folder, tmp_path):
     scan, subjects = folder / "sub-0_dwi.nii.gz", folder / "subjects.tsv"
     for args, words in (
@@ -138,6 +160,8 @@ def test_lists_of_tissues_and_shells():
     assert tissues_of("csf, gm") == ("gm", "csf")
     assert bvalues_of("3000,1000") == (0, 1000, 3000) and bvalues_of("0,1000") == (0, 1000)
     assert bvalues_of(None) is None
+    with pytest.raises(InputError, match=r"--bvalues -5,1000: b-values are 0 or more"):
+        bvalues_of("-5,1000")
     with pytest.raises(InputError, match="give numbers"):
         bvalues_of("many")
     assert curves_table([{"epoch": 0, "train": None}, {"epoch": 1, "train": 0.5}]) == (

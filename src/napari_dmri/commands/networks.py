@@ -41,6 +41,13 @@ TissuesOption = Annotated[
         help="Tissues besides white matter: gm,csf, csf, gm or none; by the shells without it."
     ),
 ]
+ModeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="paper (patches of 3 voxels) or tiled (of 8, predicts whole tiles); the method's own "
+        "without it."
+    ),
+]
 StepsOption = Annotated[int | None, typer.Option(help="Steps of training in all.")]
 SeedOption = Annotated[int, typer.Option(help="Of weights and batches.", min=0)]
 StartOption = Annotated[
@@ -65,9 +72,17 @@ def fit(
         ),
     ] = None,
     size: SizeOption = None,
+    mode: ModeOption = None,
     tissues: TissuesOption = None,
     minutes: Annotated[float | None, typer.Option(help="How long it may learn.")] = None,
     steps: StepsOption = None,
+    see: Annotated[
+        str | None,
+        typer.Option(
+            help="Directions that the network sees, well spread ones of a shell, e.g. 30 or "
+            "30@1000; it explains all of them still."
+        ),
+    ] = None,
     start: StartOption = None,
     seed: SeedOption = 0,
     mask: MaskOption = None,
@@ -86,19 +101,21 @@ def fit(
     from napari_dmri.deconvolve.response import estimate_response
     from napari_dmri.deconvolve.shd.fit import fit_to_scan
     from napari_dmri.deconvolve.shd.presets import preset
+    from napari_dmri.deconvolve.shd.subjects import seen_volumes
     from napari_dmri.io import write_map, write_sh
     from napari_dmri.io.atomic import write_text
     from napari_dmri.io.responses import read_responses
     from napari_dmri.progress import part
     from napari_dmri.training.state import drop_state
 
-    preset(method, size or "small")
+    preset(method, size or "small", mode)
     others = tissues_of(tissues)
     targets = {name: output / f"{name}.nii.gz" for name in NAMES}
     model_file, curves_file = output / "model.safetensors", output / "curves.tsv"
     for path in (*targets.values(), model_file, curves_file):
         refuse_file(path, overwrite, source=scan)
     source = open_scan(scan, mask, bval, bvec)
+    seen = None if see is None else seen_volumes(source.gradients, see, "--see")
     responses = None if response is None else read_responses(response)
     begun = None if start is None else _load(start)
     state = state_beside(model_file)
@@ -113,6 +130,8 @@ def fit(
                 method,
                 others=others,
                 size=size,
+                mode=mode,
+                inputs=seen,
                 start=begun,
                 minutes=minutes,
                 steps=steps,
@@ -173,6 +192,7 @@ def train(
         float | None, typer.Option(help="Weight of known fODFs; 1 where all have them.")
     ] = None,
     size: SizeOption = None,
+    mode: ModeOption = None,
     tissues: TissuesOption = None,
     steps: StepsOption = None,
     start: StartOption = None,
@@ -191,7 +211,7 @@ def train(
     from napari_dmri.deconvolve.shd.presets import preset
     from napari_dmri.training.state import drop_state
 
-    preset(method, size or "small")
+    preset(method, size or "small", mode)
     if output.suffix != ".safetensors":
         output = output.with_name(output.name + ".safetensors")
     refuse_file(output, overwrite)
@@ -209,6 +229,7 @@ def train(
             others=others,
             bvalues=shells,
             size=size,
+            mode=mode,
             start=begun,
             supervised=supervised,
             steps=steps,

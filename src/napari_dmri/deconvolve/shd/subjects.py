@@ -6,18 +6,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_dmri.deconvolve.base import ResponseSet
+from napari_dmri.deconvolve.shd.shell_choice import choose_subset
 from napari_dmri.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from napari_dmri.images import ShImage
-    from napari_dmri.scan import Scan
+    from napari_dmri.scan import GradientTable, Scan
 
-__all__ = ["LazySubject", "Subject", "read_subjects"]
+__all__ = ["LazySubject", "Subject", "read_subjects", "seen_volumes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,7 @@ class LazySubject:
     mask: Path | None = None
     responses: dict[str, Path] | None = None
     fod: Path | None = None
+    see: str = ""
 
     def load(self) -> Subject:
         """Read the scan, its mask, responses and fODFs."""
@@ -71,15 +74,17 @@ class LazySubject:
                 }
             )
         target = None if self.fod is None else read_sh(self.fod)
-        return Subject(self.subject, scan, found, target)
+        seen = seen_volumes(scan.gradients, self.see, self.subject) if self.see else None
+        return Subject(self.subject, scan, found, target, seen)
 
 
 def read_subjects(tsv: str | Path) -> list[LazySubject]:
     """Read a list of training subjects.
 
     The columns are ``subject``, ``scan`` and, if wanted, ``mask``, ``wm``, ``gm``, ``csf``
-    (response files; without ``wm`` responses are estimated) and ``fod`` (known fODFs). Paths are
-    relative to the list. A subject may come several times, with another scan.
+    (response files; without ``wm`` responses are estimated), ``fod`` (known fODFs) and ``see`` (the
+    directions that the network sees of it, as `seen_volumes` takes them). Paths are relative to the
+    list. A subject may come several times, with another scan.
 
     Raises
     ------
@@ -106,6 +111,10 @@ def read_subjects(tsv: str | Path) -> list[LazySubject]:
                 f"{path.name}, row {line}: a response of {', '.join(given)} and none of wm; give "
                 "white matter's as well, or none to have all estimated."
             )
+        see = row.get("see") or ""
+        see = "" if see == "n/a" else see
+        if see:
+            _count_and_shell(see, f"{path.name}, row {line}")
         subjects.append(
             LazySubject(
                 row["subject"],
@@ -113,6 +122,39 @@ def read_subjects(tsv: str | Path) -> list[LazySubject]:
                 optional_file(path, line, "mask", row),
                 given or None,
                 optional_file(path, line, "fod", row),
+                see,
             )
         )
     return subjects
+
+
+def seen_volumes(gradients: GradientTable, see: str, where: str) -> NDArray[np.intp]:
+    """Return b0 and some well-spread directions of a shell, for a network that sees few.
+
+    Parameters
+    ----------
+    gradients
+        The scan's table.
+    see
+        How many, and of which shell: ``"30"`` (of that with most directions) or ``"30@1000"``.
+    where
+        Who asks, for sentences.
+
+    Raises
+    ------
+    InputError
+        If it is written in another way, or the shell has fewer.
+    """
+    count, bvalue = _count_and_shell(see, where)
+    return choose_subset(gradients, count, bvalue)
+
+
+def _count_and_shell(see: str, where: str) -> tuple[int, float | None]:
+    number, at, shell = see.strip().partition("@")
+    try:
+        return int(number), float(shell) if at else None
+    except ValueError:
+        raise InputError(
+            f"{where}: {see!r} does not say how many directions are seen; write 30, or 30@1000 for "
+            "those of a shell."
+        ) from None
