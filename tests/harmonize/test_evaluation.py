@@ -233,6 +233,22 @@ def test_folders_of_something_else_are_refused(cases, tmp_path):
         read_scores(tmp_path)
 
 
+def test_energies_of_the_target_itself_have_no_error(cases):
+    from napari_dmri.compare.scores import Reference
+    from napari_dmri.harmonize import refit
+
+    target, labels = cases[0].pair.target, cases[0].pair.tissue
+    reference = Reference(target, labels, 1200.0, 4, device="cpu")
+    itself = reference.score(target)
+    again = reference.score(refit(target, 4, 0.006), smoothed=True)
+    for order in (0, 2, 4):
+        assert itself[f"RISH{order} WM"] == 0
+        assert again[f"RISH{order} WM"] < 1e-4
+        # Smoothed twice, the higher orders are too small.
+        if order:
+            assert reference.score(refit(target, 4, 0.006))[f"RISH{order} WM"] > 1e-3
+
+
 def test_other_people_of_the_same_names_are_refused(done, cases):
     out, _ = done
     others = [replace(case(n + 10), pair=replace(case(n + 10).pair, subject=c.subject))

@@ -62,9 +62,10 @@ def evaluate(
 ) -> None:
     """Compare deconvolution methods on simulated subjects whose fibres are known.
 
-    Networks are trained on four subjects, settings and thresholds are chosen on a fifth, and two
-    more are scored. The folder keeps all that is done; the same command goes on in it, in the
-    middle of a training too. The studies of tracking and lesions take methods and networks from it.
+    Networks learn from three subjects and a fourth chooses the epoch; settings and thresholds are
+    chosen on a fifth, and two more are scored. The folder keeps all that is done; the same command
+    goes on in it, in the middle of a training too. The studies of tracking and lesions take methods
+    and networks from it.
     """
     from napari_dmri.deconvolve.evaluation.plan import Settings
     from napari_dmri.io.atomic import write_text

@@ -246,6 +246,8 @@ def test_the_plan_follows_steps_minutes_and_a_model_to_begin_from(
         run(scan, responses, steps=6, minutes=1)
     with pytest.raises(InputError, match="separates wm, gm, csf and wm, csf are asked for"):
         run(scan, responses, start=fitted.model, others=("csf",))
+    with pytest.raises(InputError, match=r"is of SHD-S-TV \(shd-s-tv\).*choose shd-s-tv"):
+        run(scan, responses, "shd", start=fitted.model)
     with pytest.raises(InputError, match="give a number above 0"):
         run(scan, responses, minutes=-1)
 
