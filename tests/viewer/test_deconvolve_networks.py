@@ -16,7 +16,7 @@ from napari_dmri.errors import InputError
 from napari_dmri.images import Response, ResponseSet
 from napari_dmri.io.responses import write_responses
 from napari_dmri.training.parts import Event
-from napari_dmri.viewer import deconvolving, network_commands, network_fit, preferences
+from napari_dmri.viewer import commands, deconvolving, network_commands, network_fit, preferences
 from napari_dmri.viewer.jobs import Outcome
 from napari_dmri.viewer.launch import open_dock
 from napari_dmri.viewer.layers import KEY, kind_of, scan_layer
@@ -236,7 +236,8 @@ def test_wrong_models_are_refused_in_words_and_commands_say_what_is_missing(
     settle(lambda: dock.models.line.level == "error")
     assert "bad.safetensors" in dock.models.line.sentence
     said = []
-    monkeypatch.setattr(network_commands, "show_info", said.append)
+    for module in (commands, network_commands):
+        monkeypatch.setattr(module, "show_info", said.append)
     network_commands.pause_fit()
     network_commands.finish_fit()
     network_commands.save_fitted_network()

@@ -101,7 +101,8 @@ def fit(
     from napari_dmri.deconvolve.response import estimate_response
     from napari_dmri.deconvolve.shd.fit import fit_to_scan
     from napari_dmri.deconvolve.shd.presets import preset
-    from napari_dmri.deconvolve.shd.subjects import seen_volumes
+    from napari_dmri.deconvolve.shd.shell_choice import choose_subset
+    from napari_dmri.deconvolve.shd.subjects import read_seen
     from napari_dmri.io import write_map, write_sh
     from napari_dmri.io.atomic import write_text
     from napari_dmri.io.responses import read_responses
@@ -115,7 +116,7 @@ def fit(
     for path in (*targets.values(), model_file, curves_file):
         refuse_file(path, overwrite, source=scan)
     source = open_scan(scan, mask, bval, bvec)
-    seen = None if see is None else seen_volumes(source.gradients, see, "--see")
+    seen = None if see is None else choose_subset(source.gradients, *read_seen(see, "--see"))
     responses = None if response is None else read_responses(response)
     begun = None if start is None else _load(start)
     state = state_beside(model_file)

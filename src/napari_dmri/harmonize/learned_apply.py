@@ -131,15 +131,12 @@ def _within(
     share = count / max(int(inside.sum()), 1)
     if not count:
         return blended, maps, []
-    return (
-        blended,
-        maps,
-        [
-            f"{count} voxels ({share:.1%}) have a mean S/b0 below {known['low']:.2f} or above "
-            f"{known['high']:.2f}, far from the training voxels, of white and grey matter (CSF "
-            "is darker): there the result fades to the source's own fit."
-        ],
+    words = (
+        f"{count} voxels ({share:.1%}) have a mean S/b0 below {known['low']:.2f} or above "
+        f"{known['high']:.2f}, far from the training voxels, of white and grey matter (CSF is "
+        "darker): there the result fades to the source's own fit."
     )
+    return blended, maps, [words]
 
 
 def _final(

@@ -14,14 +14,17 @@ __all__ = [
     "check_quality",
     "compare_harmonizers",
     "coronal",
+    "dock_named",
     "load",
     "make_mask",
     "neurological",
     "open_all_docks",
+    "press",
     "radiological",
     "run_deconvolution",
     "run_fit",
     "sagittal",
+    "select_scan",
     "show_colour_fa",
 ]
 
@@ -67,67 +70,68 @@ def open_all_docks() -> None:
 
 def load() -> None:
     """Choose a file and open it, with the Scan dock beside it."""
-    _dock("Scan").browse()
+    dock_named("Scan").browse()
 
 
 def check_quality() -> None:
     """Run the checks of the Scan dock on the selected scan."""
-    dock = _dock("Scan")
-    if _selected(dock.scans):
-        _press(dock.run_bar)
+    dock = dock_named("Scan")
+    if select_scan(dock.scans):
+        press(dock.run_bar)
 
 
 def make_mask() -> None:
     """Make a brain mask of the selected scan."""
-    dock = _dock("Scan")
-    if _selected(dock.scans):
-        _press(dock.mask_row)
+    dock = dock_named("Scan")
+    if select_scan(dock.scans):
+        press(dock.mask_row)
 
 
 def show_colour_fa() -> None:
     """Show colour FA of the selected scan, for a look at its orientation."""
-    dock = _dock("Scan")
-    if _selected(dock.scans):
+    dock = dock_named("Scan")
+    if select_scan(dock.scans):
         dock.colour_button.click()
 
 
 def run_fit() -> None:
     """Fit SH and tensor to the selected scan with the settings of the SH fit dock."""
-    dock = _dock("SH fit")
-    if _selected(dock.scans):
-        _press(dock.run_bar)
+    dock = dock_named("SH fit")
+    if select_scan(dock.scans):
+        press(dock.run_bar)
 
 
 def run_deconvolution() -> None:
     """Estimate the fibre orientations of the selected scan as the Deconvolve dock is set."""
-    dock = _dock("Deconvolve")
-    if _selected(dock.scans):
-        _press(dock.run_bar)
+    dock = dock_named("Deconvolve")
+    if select_scan(dock.scans):
+        press(dock.run_bar)
 
 
 def compare_harmonizers() -> None:
     """Compare harmonization methods on the selected scan, as the Harmonize dock is set."""
-    dock = _dock("Harmonize")
+    dock = dock_named("Harmonize")
     dock.compare.expand()
     dock.ensureWidgetVisible(dock.compare)
-    if _selected(dock.scan_picker):
-        _press(dock.compare.run_bar)
+    if select_scan(dock.scan_picker):
+        press(dock.compare.run_bar)
 
 
-def _dock(name: str) -> Any:
+def dock_named(name: str) -> Any:
+    """Open a dock of the current window, and return it."""
     from napari_dmri.viewer.launch import open_dock
 
     return open_dock(_viewer(), name)
 
 
-def _press(button: Any) -> None:
+def press(button: Any) -> None:
     """Start what a button starts, or say why not; never cancel what is at work."""
     words = button.press()
     if words:
         show_info(words)
 
 
-def _selected(picker: Any) -> bool:
+def select_scan(picker: Any) -> bool:
     """Put the active layer into a picker where it fits; tell whether any layer is chosen."""
     picker.choose(_viewer().layers.selection.active)
     if picker.layer is None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import napari
 from napari.utils.notifications import show_info
 
-from napari_dmri.viewer.launch import open_dock
+from napari_dmri.viewer.commands import dock_named, press, select_scan
 
 __all__ = [
     "finish_fit",
@@ -25,16 +24,12 @@ USUAL = "shd-s-tv"
 def fit_network() -> None:
     """Fit a network to the selected scan: the one chosen in the Deconvolve dock, else SHD-S-TV."""
     dock = _dock()
-    dock.scans.choose(dock.viewer.layers.selection.active)
-    if dock.scans.layer is None:
-        show_info("No scan is open; open one first (File > Open File, or the Scan dock).")
-    elif dock.run_bar.running:
-        show_info("A run is at work; cancel it first.")
-    else:
+    if not select_scan(dock.scans):
+        return
+    # What is at work keeps its method on show; the bar says that it must be cancelled first.
+    if not dock.run_bar.running:
         dock.choose_fit(USUAL)
-        words = dock.run_bar.press()
-        if words:
-            show_info(words)
+    press(dock.run_bar)
 
 
 def pause_fit() -> None:
@@ -75,7 +70,4 @@ def _at_work(do: Any) -> None:
 
 
 def _dock() -> Any:
-    viewer = napari.current_viewer()
-    if viewer is None:
-        raise RuntimeError("No napari window is open.")
-    return open_dock(viewer, "Deconvolve")
+    return dock_named("Deconvolve")

@@ -13,13 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from napari_dmri.images import ShImage
-    from napari_dmri.scan import GradientTable, Scan
+    from napari_dmri.scan import Scan
 
-__all__ = ["LazySubject", "Subject", "read_subjects", "seen_volumes"]
+__all__ = ["LazySubject", "Subject", "read_seen", "read_subjects"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +55,7 @@ class LazySubject:
     mask: Path | None = None
     responses: dict[str, Path] | None = None
     fod: Path | None = None
-    see: str = ""
+    see: tuple[int, float | None] | None = None
 
     def load(self) -> Subject:
         """Read the scan, its mask, responses and fODFs."""
@@ -74,7 +73,7 @@ class LazySubject:
                 }
             )
         target = None if self.fod is None else read_sh(self.fod)
-        seen = seen_volumes(scan.gradients, self.see, self.subject) if self.see else None
+        seen = None if self.see is None else choose_subset(scan.gradients, *self.see)
         return Subject(self.subject, scan, found, target, seen)
 
 
@@ -83,7 +82,7 @@ def read_subjects(tsv: str | Path) -> list[LazySubject]:
 
     The columns are ``subject``, ``scan`` and, if wanted, ``mask``, ``wm``, ``gm``, ``csf``
     (response files; without ``wm`` responses are estimated), ``fod`` (known fODFs) and ``see`` (the
-    directions that the network sees of it, as `seen_volumes` takes them). Paths are relative to the
+    directions that the network sees of it, as `read_seen` takes them). Paths are relative to the
     list. A subject may come several times, with another scan.
 
     Raises
@@ -111,10 +110,7 @@ def read_subjects(tsv: str | Path) -> list[LazySubject]:
                 f"{path.name}, row {line}: a response of {', '.join(given)} and none of wm; give "
                 "white matter's as well, or none to have all estimated."
             )
-        see = row.get("see") or ""
-        see = "" if see == "n/a" else see
-        if see:
-            _count_and_shell(see, f"{path.name}, row {line}")
+        see = row.get("see") or "n/a"
         subjects.append(
             LazySubject(
                 row["subject"],
@@ -122,39 +118,32 @@ def read_subjects(tsv: str | Path) -> list[LazySubject]:
                 optional_file(path, line, "mask", row),
                 given or None,
                 optional_file(path, line, "fod", row),
-                see,
+                None if see == "n/a" else read_seen(see, f"{path.name}, row {line}"),
             )
         )
     return subjects
 
 
-def seen_volumes(gradients: GradientTable, see: str, where: str) -> NDArray[np.intp]:
-    """Return b0 and some well-spread directions of a shell, for a network that sees few.
+def read_seen(text: str, where: str) -> tuple[int, float | None]:
+    """Read how many directions a network sees, and of which shell, for `choose_subset`.
 
     Parameters
     ----------
-    gradients
-        The scan's table.
-    see
-        How many, and of which shell: ``"30"`` (of that with most directions) or ``"30@1000"``.
+    text
+        ``"30"``, of the shell with most directions, or ``"30@1000"``.
     where
         Who asks, for sentences.
 
     Raises
     ------
     InputError
-        If it is written in another way, or the shell has fewer.
+        If it is written in another way.
     """
-    count, bvalue = _count_and_shell(see, where)
-    return choose_subset(gradients, count, bvalue)
-
-
-def _count_and_shell(see: str, where: str) -> tuple[int, float | None]:
-    number, at, shell = see.strip().partition("@")
+    number, at, shell = text.strip().partition("@")
     try:
         return int(number), float(shell) if at else None
     except ValueError:
         raise InputError(
-            f"{where}: {see!r} does not say how many directions are seen; write 30, or 30@1000 for "
-            "those of a shell."
+            f"{where}: {text!r} does not say how many directions are seen; write 30, or 30@1000 "
+            "for those of a shell."
         ) from None
