@@ -209,6 +209,33 @@ def test_a_fit_pauses_stops_goes_on_and_its_best_is_used(viewer, dock, plan, set
     assert dock.run_bar.button.text() == "Run" and not dock.fit.use.isVisible()
 
 
+def test_a_method_of_the_papers_is_fitted_to_tiles_and_to_few_directions(dock, settle, finish):
+    from napari_dmri.deconvolve.shd.shell_choice import choose_subset
+
+    dock.choose_fit("shd-tv")
+    dock.method.choose("shd-tv")
+    dock.models.choose_fit()
+    how = dock.fit_settings
+    modes = [how.mode.itemData(i) for i in range(how.mode.count())]
+    assert modes == ["paper", "tiled"] and how.mode.isEnabled()
+    assert how.options.mode == "paper" and how.options.seen is None
+    assert how.seen.text() == "all directions"
+    how.mode.setCurrentIndex(1)
+    how.seen.setValue(500)
+    dock.run_bar.button.click()
+    settle(lambda: not dock.run_bar.running)
+    assert "500 directions are asked for of" in dock.run_bar.message.sentence
+    how.seen.setValue(9)
+    assert how.options.mode == "tiled" and how.options.seen == 9
+    assert dock.run_bar.button.text() == "Fit"
+    dock.run_bar.button.click()
+    finish(dock.run_bar)
+    assert dock.result is not None, dock.run_bar.message.sentence
+    made = dock.result.result
+    assert list(made.volumes) == choose_subset(dock.scan.gradients, 9).tolist()
+    assert dock.result.model.card["mode"] == "tiled"
+
+
 def test_a_collapse_is_said_and_what_failed_stays_in_gray(viewer, dock, settle, monkeypatch):
     from napari_dmri.deconvolve.shd import collapse
 

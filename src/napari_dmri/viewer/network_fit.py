@@ -49,12 +49,18 @@ class FitOptions:
         Of the weights and the order of patches.
     start
         The model to begin from; None begins from random weights.
+    mode
+        ``"paper"`` or ``"tiled"``; None takes the method's own.
+    seen
+        Directions of the richest shell that the network sees, to explain all; None shows it all.
     """
 
     size: str | None = None
     minutes: float | None = None
     seed: int = 0
     start: Known | None = None
+    mode: str | None = None
+    seen: int | None = None
 
 
 def forecast(
@@ -65,7 +71,15 @@ def forecast(
 
     if device == "auto" and has_gpu():
         device = "cuda"
-    found = forecast_fit(voxels, method, size=options.size, device=device, minutes=options.minutes)
+    found = forecast_fit(
+        voxels,
+        method,
+        size=options.size,
+        mode=options.mode,
+        device=device,
+        minutes=options.minutes,
+        tuned=options.start is not None,
+    )
     return found.seconds, found.preview_seconds, found.memory
 
 
@@ -104,7 +118,10 @@ def fit_network(
     result is there, and stays when the fit is stopped.
     """
     from napari_dmri.deconvolve.shd.fit import fit_to_scan
+    from napari_dmri.deconvolve.shd.shell_choice import choose_subset
 
+    # What cannot be is said before the scan is prepared.
+    inputs = None if fit.seen is None else choose_subset(scan.gradients, fit.seen)
     tell = preview or (lambda news: None)
     scan, responses, notes = prepared_scan(scan, responses, options, part(progress, 0, 0.05))
     tell(Preview(responses))
@@ -120,6 +137,8 @@ def fit_network(
         responses,
         options.method,
         size=fit.size,
+        mode=fit.mode,
+        inputs=inputs,
         start=None if fit.start is None else fit.start.load(),
         minutes=fit.minutes,
         seed=fit.seed,

@@ -67,9 +67,11 @@ def has_gpu() -> bool:
 
 
 def modes_of(method: str, known: Known | None) -> tuple[str, ...]:
-    """Return the modes that a model allows, its own first; or the mode that one is fitted in."""
+    """Return the modes that a model allows, or that one can be fitted in; the usual one first."""
     if known is None:
-        return (PRESETS[method].mode,)
+        usual = PRESETS[method]
+        both = usual.mode == "paper" and usual.architecture.patch > 1
+        return ("paper", "tiled") if both else (usual.mode,)
     made = Architecture.from_dict(dict(known.card["architecture"]))
     allowed = {"paper": made.patch % 2 == 1, "tiled": made.tiled}
     own = str(known.card["mode"])

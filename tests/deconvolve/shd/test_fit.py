@@ -307,4 +307,12 @@ def test_a_forecast_grows_with_voxels_and_ends_with_the_minutes():
     short = forecast_fit(1000, device="cpu", minutes=few.seconds / 240)
     assert short.seconds < few.seconds and short.steps < few.steps
     assert forecast_fit(1000, "shd", size="paper", device="cpu").seconds > few.seconds
+    tuned = forecast_fit(1000, device="cpu", tuned=True)
+    assert tuned.steps == round(0.2 * few.steps) and tuned.seconds < few.seconds / 2
+    # A tile's voxels share their neighbours, a patch for each voxel does not.
+    whole = (
+        forecast_fit(10**6, "shd", size="small", mode=m, device="cpu") for m in (None, "tiled")
+    )
+    patches, tiles = (made.seconds for made in whole)
+    assert tiles < patches
     assert few.memory > 2e8

@@ -137,7 +137,7 @@ def test_what_is_missing_is_said() -> None:
         prepare(a_scan(), RESPONSES, inputs=[5, 6, 7])
     with pytest.raises(InputError, match="the scan has 0 to 98"):
         prepare(a_scan(), RESPONSES, inputs=[0, 99])
-    with pytest.raises(InputError, match="order 2 needs 7 directions"):
+    with pytest.raises(InputError, match="at most 5 directions of a shell are seen"):
         prepare(a_scan().select(np.arange(8)), RESPONSES)
     lost = Response(response().zonal[1:], (1000, 3000), "wm")
     with pytest.raises(InputError, match="no row for b = 0"):

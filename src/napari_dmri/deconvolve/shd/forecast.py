@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_dmri.deconvolve.shd.presets import preset
+from napari_dmri.deconvolve.shd.presets import TUNING, preset
 
 if TYPE_CHECKING:
     from napari_dmri.deconvolve.shd.presets import Preset
 
 __all__ = ["Forecast", "forecast_fit"]
+
+PATCH = 3**3
+"""Voxels of a patch of the papers."""
 
 REFERENCE = 100.0
 """GFLOP/s of a float32 matrix product of one thread of the machine that was timed."""
@@ -64,8 +67,10 @@ def forecast_fit(
     method: str = "shd-s-tv",
     *,
     size: str | None = None,
+    mode: str | None = None,
     device: str = "auto",
     minutes: float | None = None,
+    tuned: bool = False,
     every: float = 5.0,
 ) -> Forecast:
     """Forecast a fit from the voxels of the mask, without loading torch on a CPU.
@@ -74,23 +79,30 @@ def forecast_fit(
     ----------
     voxels
         In the mask.
-    method, size, device, minutes
+    method, size, mode, device, minutes
         As for `fit_to_scan`; ``"auto"`` is taken for a CPU unless torch is loaded already.
+    tuned
+        Whether it begins from a trained model, which a part of the plan tunes.
     every
         Seconds between two previews.
     """
     cuda = _on_cuda(device)
     size = size or ("paper" if cuda else "small")
-    chosen = preset(method, size=size)
+    chosen = preset(method, size, mode)
     faster = GPU if cuda else machine_speed() / REFERENCE
     plan, made = chosen.plan, chosen.architecture
     patch = made.patch**3
     each, voxel = (seconds / faster for seconds in PACES[method, size])
+    tiled = chosen.mode == "tiled"
+    if tiled and preset(method).mode == "paper":
+        # The pace is of a patch for each voxel; a tile's voxels share their neighbours.
+        voxel /= PATCH
     steps = plan.epochs * plan.steps
+    if tuned and minutes is None:
+        steps = round(TUNING * steps)
     if minutes is not None:
         steps = max(1, min(steps, int(60 * minutes / each)))
     # What a halo costs; all of a tile is kept in a preview, which is one slice of it.
-    tiled = chosen.mode == "tiled"
     final = voxels * voxel * _overlap(chosen)
     slice_time = voxels ** (2 / 3) * voxel * (1.3 * made.patch if tiled else 1)
     shown = (slice_time if tiled else min(2.0, slice_time)) + each

@@ -142,9 +142,10 @@ def prepare(
         orders.append(order)
         notes[0] += f", {shell.count} at b={shell.bvalue:g} as SH {words}"
     if max(orders) < 2:
+        most = max((shell.count for shell in seen[1:]), default=0)
         raise InputError(
-            f"{scan.name} has {table.summary()}; order 2 needs 7 directions of a shell: a network "
-            "cannot see orientations in this scan."
+            f"{scan.name} has {table.summary()}, and at most {most} directions of a shell are "
+            "seen; order 2 needs 7: a network cannot see orientations so."
         )
     if len(chosen) > len(table.shells):
         notes.append(

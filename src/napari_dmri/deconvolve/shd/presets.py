@@ -24,6 +24,9 @@ SIZES = ("paper", "small")
 TILE = 8
 """Edge of the patches that tiled training takes."""
 
+TUNING = 0.2
+"""Share of a plan's steps, and of its learning rate, when a fit begins from a trained model."""
+
 VOXELS = 16 * 3**3
 """Voxels of a step in the papers."""
 

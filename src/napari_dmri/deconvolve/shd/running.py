@@ -42,9 +42,6 @@ LOWER = 1 / 3
 CLIP = 1.0
 """Largest norm of a gradient."""
 
-TUNING = 0.2
-"""Share of a plan's steps, and of its learning rate, when a fit begins from a trained model."""
-
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
@@ -172,7 +169,7 @@ def choose_preset(
     method: str, size: str | None, start: ShdModel | None, device: str, mode: str | None = None
 ) -> tuple[str, Preset]:
     """Return the size and the preset of a fit; with a model to begin from, in its architecture."""
-    from napari_dmri.deconvolve.shd.presets import preset
+    from napari_dmri.deconvolve.shd.presets import TUNING, preset
 
     if size is None:
         size = str(start.card.get("size") or "small") if start is not None else None
@@ -223,6 +220,8 @@ def choose_plan(
     InputError
         If both minutes and steps are given, or one is not positive.
     """
+    from napari_dmri.deconvolve.shd.presets import TUNING
+
     plan = preset.plan
     whole = plan.total_steps
     if minutes is not None and steps is not None:

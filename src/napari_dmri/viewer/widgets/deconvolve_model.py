@@ -264,6 +264,10 @@ class FitSettings(QWidget):
         self.seed = QSpinBox()
         self.seed.setRange(0, 999_999)
         self.start = QComboBox()
+        self.seen = QSpinBox()
+        self.seen.setRange(0, 999)
+        self.seen.setSpecialValueText("all directions")
+        self.seen.setSuffix(" directions")
         self.form = QFormLayout(self)
         self.form.setContentsMargins(0, 0, 0, 0)
         self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
@@ -271,6 +275,8 @@ class FitSettings(QWidget):
             ("Mode", self.mode, "How volumes are cut: a small patch around every voxel, or whole "
              "tiles, which is faster. A network runs as it was trained."),
             ("Begin from", self.start, "Random weights, or a model that is tuned to this scan."),
+            ("Sees", self.seen, "How many well-spread directions of the richest shell the network "
+             "sees; it learns to explain all. For scans with fewer directions than this one."),
             ("Size", self.size, "Of the network that is fitted; auto goes by the device."),
             ("Time limit", self.minutes, "End after so many minutes with the best so far."),
             ("Seed", self.seed, "Of the weights and the order of patches."),
@@ -294,6 +300,8 @@ class FitSettings(QWidget):
             minutes=self.minutes.value() or None,
             seed=self.seed.value(),
             start=self.start.currentData(),
+            mode=self.mode.currentData(),
+            seen=self.seen.value() or None,
         )
 
     def offer(self, models: list[Known], fitting: bool, modes: Sequence[str]) -> None:
@@ -313,7 +321,7 @@ class FitSettings(QWidget):
             self.start.addItem(known.label, known)
         _choose_in(self.start, before)
         self.start.blockSignals(False)
-        for field in (self.size, self.minutes, self.seed):
+        for field in (self.size, self.minutes, self.seed, self.seen):
             self.form.setRowVisible(field, fitting)
         self.form.setRowVisible(self.start, fitting and bool(models))
         self.size.setEnabled(self.start.currentData() is None)
