@@ -346,9 +346,9 @@ def deconvolve(
     device, progress
         Where it runs and who is told.
     settings
-        Settings of the method, and ``shell`` and ``mask`` where it takes them; of networks
-        ``model`` (a model or its file, None for one of the package) and ``mode``. What is not
-        given has the method's default here, which for RUMBA-SD is accelerated, with 1200
+        Settings of the method; ``mask``, voxels to deconvolve instead of those of the scan's mask,
+        of which networks still see all; ``shell`` where a method takes it; of networks ``model``
+        (a model or its file, None for one of the package) and ``mode``. What is not given has the method's default here, which for RUMBA-SD is accelerated, with 1200
         iterations.
 
     Raises
@@ -362,9 +362,13 @@ def deconvolve(
     problem = chosen.problem(scan.gradients, responses)
     if problem:
         raise InputError(problem)
-    if "mask" in settings:
-        scan = scan.with_mask(settings.pop("mask"))
+    mask = settings.pop("mask", None)
     passed = chosen.keywords(settings)
+    if mask is not None and chosen.family == "networks":
+        # They see the neighbours of what they deconvolve.
+        passed["mask"] = mask
+    elif mask is not None:
+        scan = scan.with_mask(mask)
     return chosen.load()(scan, responses, device=device, progress=progress, **passed)
 
 

@@ -79,6 +79,8 @@ def test_what_is_around_a_mask_is_seen_where_the_scan_has_its_own(simulated, res
     part = shd(simulated, responses, mask=mask, **given).fod
     assert error(part.coefficients) < 1e-3
     assert np.array_equal(part.mask, mask) and not part.coefficients[~mask].any()
+    named = deconvolve(simulated, "shd-s-tv", responses, model=model, mask=mask, device="cpu")
+    assert np.array_equal(named.fod.coefficients, part.coefficients)
     # A mask alone is all that there is: voxels outside it are filled from within.
     alone = shd(simulated.with_mask(mask), responses, **given).fod.coefficients
     assert error(alone) > 1e-2

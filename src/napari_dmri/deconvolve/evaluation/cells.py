@@ -137,7 +137,6 @@ def fod_of(
     use.
     """
     from napari_dmri.deconvolve.registry import deconvolve
-    from napari_dmri.deconvolve.shd.apply import shd
 
     if method == CEILING and case.subject is not None:
         return case.subject.fod(12)
@@ -146,13 +145,10 @@ def fod_of(
     wanted = None if everywhere else case.scored
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DmriWarning)
-        if model is not None:
-            return shd(
-                scan, responses, method=method, model=model, mask=wanted, device=device, **chosen
-            ).fod
-        if wanted is not None and method != "rumba-tv":
-            scan = scan.with_mask(wanted)
-        return deconvolve(scan, method, responses, device=device, **chosen).fod
+        given = chosen if model is None else {**chosen, "model": model}
+        if method != "rumba-tv":
+            given = {**given, "mask": wanted}
+        return deconvolve(scan, method, responses, device=device, **given).fod
 
 
 def _run(cell: Cell, folder: Path, settings: Settings, device: str, report: Progress) -> None:
