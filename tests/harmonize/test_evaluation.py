@@ -87,6 +87,8 @@ def test_contenders_have_names():
     assert contender("shresnet-2-mse").settings == {"blocks": 2, "mode": "paper", "energy": 0.0}
     assert contender("shresnet-2-tiled-mse").rows[0] == ("SHResNet n=2 tiled MSE", False)
     assert contender("golkov").settings == {"energy": 0.0}
+    sharp = contender("linear-rish-1e-5")
+    assert sharp.settings == {"smooth": 1e-5} and sharp.rows[0][0] == "LinearRISH, lambda 1e-05"
     assert contender("golkov-energy").rows[0] == ("Golkov with energy", False)
     assert contender("shresnet-11").rows[1] == ("SHResNet n=11, projected", True)
     assert [contender(n).settings["blocks"] for n in SWEEP] == [1, 2, 3, 6, 7, 9, 11]

@@ -147,7 +147,8 @@ class Contender:
 def contender(name: str) -> Contender:
     """Return a contender by its name.
 
-    ``linear-rish``; ``golkov``, as published, or ``golkov-energy`` with SHResNet's loss;
+    ``linear-rish``, with the evaluation's lambda, or ``linear-rish-LAMBDA`` with another
+    (``linear-rish-1e-5``); ``golkov``, as published, or ``golkov-energy`` with SHResNet's loss;
     ``shresnet-N`` with N residual blocks and, at the end, ``-tiled`` for tiled mode and ``-mse``
     for the paper's loss, the error of the signal alone.
 
@@ -158,14 +159,19 @@ def contender(name: str) -> Contender:
     """
     if name == "linear-rish":
         return Contender(name, "linear-rish", {}, (("LinearRISH", None),))
+    if other := re.fullmatch(r"linear-rish-(\d+(?:\.\d+)?(?:e-?\d+)?)", name):
+        smooth = float(other[1])
+        rows = ((f"LinearRISH, lambda {smooth:g}", None),)
+        return Contender(name, "linear-rish", {"smooth": smooth}, rows)
     if name in ("golkov", "golkov-energy"):
         label, energy = ("Golkov", 0.0) if name == "golkov" else ("Golkov with energy", 1.0)
         return Contender(name, "golkov", {"energy": energy}, _both(label))
     match = re.fullmatch(r"shresnet-(\d+)(-tiled)?(-mse)?", name)
     if match is None:
         raise InputError(
-            f"Unknown contender {name!r}; choose linear-rish, golkov, golkov-energy, or shresnet-N "
-            "with N residual blocks (shresnet-2, shresnet-2-tiled, shresnet-2-mse)."
+            f"Unknown contender {name!r}; choose linear-rish, linear-rish-LAMBDA, golkov, "
+            "golkov-energy, or shresnet-N with N residual blocks (shresnet-2, shresnet-2-tiled, "
+            "shresnet-2-mse)."
         )
     blocks, tiled, plain = int(match[1]), bool(match[2]), bool(match[3])
     label = f"SHResNet n={blocks}" + (" tiled" if tiled else "") + (" MSE" if plain else "")

@@ -255,7 +255,7 @@ def _trained(
     pairs = {s: cases[s].pair for s in (*fold.train, *fold.validation)}
     if one.method == "linear-rish":
         # It has no epochs to choose from, so it learns from the validation subject as well.
-        model = METHODS[one.method].make(**given)
+        model = METHODS[one.method].make(**{**given, **one.settings})
         model.fit(list(pairs.values()), device=device, progress=progress)
         model.save(path)
         return load(path)
@@ -297,7 +297,8 @@ def _rows(
         chosen: dict[str, Any] = {} if projection is None else {"projection": projection}
         harmonized = model.apply(source, device=device, **chosen)
         # LinearRISH scales the coefficients of a smoothed fit; networks learn the signal itself.
-        scores = reference.score(harmonized, smoothed=one.method == "linear-rish")
+        smoothed = one.method == "linear-rish" and "smooth" not in one.settings
+        scores = reference.score(harmonized, smoothed=smoothed)
         rows.append(_entry(case, label, fold, scores))
     return rows
 
