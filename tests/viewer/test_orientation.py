@@ -100,3 +100,22 @@ def test_letters_are_seen_on_a_dark_image_in_the_light_theme(viewer, pixels):
     middle, edge = shot.shape[0] // 2, shot[:, :60]
     assert (edge[middle - 20 : middle + 20] > 150).any()
     assert (edge[:20] < 60).all()
+
+
+def test_letters_are_small_in_narrow_panels(viewer):
+    def sizes():
+        overlays = viewer.canvas.overlays
+        return {overlays[f"dmri_{edge}"].font_size for edge in orientation.EDGES}
+
+    for _ in range(7):
+        viewer.add_image(np.zeros((6, 6, 6)))
+    orientation.show_letters(viewer)
+    assert sizes() == {orientation.LETTER}
+    viewer.canvas.grid.shape = (1, 2)
+    viewer.canvas.grid.enabled = True
+    assert sizes() == {orientation.LETTER}
+    viewer.canvas.grid.shape = (1, 7)
+    assert viewer.canvas.size[1] / 7 < orientation.NARROW
+    assert sizes() == {orientation.SMALL_LETTER}
+    viewer.canvas.grid.enabled = False
+    assert sizes() == {orientation.LETTER}

@@ -46,6 +46,10 @@ EDGES = {
 }
 
 
+LETTER, SMALL_LETTER, NARROW = 12, 7, 200
+"""Sizes of letters, and the width in pixels below which a panel has small ones."""
+
+
 def set_convention(viewer: Any, convention: str) -> None:
     """Show the right side of the body on the left (radiological) or the right (neurological)."""
     viewer.scene.camera.orientation = CONVENTIONS[convention]
@@ -141,7 +145,7 @@ def show_letters(viewer: Any) -> None:
         return
     for edge, position in EDGES.items():
         overlays[f"dmri_{edge}"] = TextOverlay(
-            position=position, font_size=12, box=True, gridded=True
+            position=position, font_size=LETTER, box=True, gridded=True
         )
 
     def update(event: Any = None) -> None:
@@ -154,6 +158,8 @@ def show_letters(viewer: Any) -> None:
         viewer.scene.camera.events.orientation,
         viewer.layers.events.inserted,
         viewer.layers.events.removed,
+        viewer.canvas.grid.events,
+        viewer.canvas.events.size,
     ):
         emitter.connect(update)
     _start_at_b0(viewer)
@@ -162,8 +168,12 @@ def show_letters(viewer: Any) -> None:
 
 def _update_letters(viewer: Any) -> None:
     letters = edge_letters(viewer) if len(viewer.layers) else {}
+    grid = viewer.canvas.grid
+    columns = grid.actual_shape(viewer.layers)[1] if grid.enabled else 1
+    narrow = viewer.canvas.size[1] / columns < NARROW
     for edge in EDGES:
         overlay = viewer.canvas.overlays[f"dmri_{edge}"]
+        overlay.font_size = SMALL_LETTER if narrow else LETTER
         overlay.text = letters.get(edge, "")
         overlay.visible = bool(letters)
 
