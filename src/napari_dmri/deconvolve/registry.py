@@ -348,8 +348,8 @@ def deconvolve(
     settings
         Settings of the method; ``mask``, voxels to deconvolve instead of those of the scan's mask,
         of which networks still see all; ``shell`` where a method takes it; of networks ``model``
-        (a model or its file, None for one of the package) and ``mode``. What is not given has the method's default here, which for RUMBA-SD is accelerated, with 1200
-        iterations.
+        (a model or its file, None for one of the package) and ``mode``. What is not given has the
+        method's default here, which for RUMBA-SD is accelerated, with 1200 iterations.
 
     Raises
     ------
