@@ -115,6 +115,28 @@ def test_train_writes_a_model_of_the_subjects(folder, tmp_path):
     assert ShdModel.load(tuned).card["started_from"] == model.sha256
 
 
+def test_the_loss_can_be_weighed_otherwise(folder, tmp_path):
+    common = ("--device", "cpu", "--steps", 4, "-q")
+    subjects = ("--subjects", folder / "subjects.tsv")
+    path = tmp_path / "sparse.safetensors"
+    run("train", "shd-s-tv", *subjects, "-o", path, "--weight", "sparsity=1e-3",
+        "--weight", "spatial_form=tv", *common)  # fmt: skip
+    losses = ShdModel.load(path).card["losses"]
+    usual = presets.PRESETS["shd-s-tv"].losses.as_dict()
+    assert losses == {**usual, "sparsity": 1e-3, "spatial_form": "tv"}
+    for words, said in {
+        "sparsity": "write NAME=VALUE",
+        "sparse=1": "has no weight 'sparse'; choose among reconstruction, non_negativity",
+        "sparsity=much": "sparsity is 'much'; give a number",
+        "spatial_form=2": "spatial_form is 2.0; give one of squared, tv",
+        "sparsity=-1": "sparsity=-1.0; weights are 0",
+    }.items():
+        out = tmp_path / "none.safetensors"
+        refused = run("train", "shd-s", *subjects, "-o", out, "--weight", words, code=2)
+        assert said in " ".join(refused.output.split()), refused.output
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["sparse.json", "sparse.safetensors"]
+
+
 def test_a_network_can_see_few_directions_and_run_in_either_mode(folder, tmp_path):
     scan, out = folder / "sub-0_dwi.nii.gz", tmp_path / "fit"
     run("fit", scan, "-o", out, "--response", folder / "resp_wm.txt", "--method", "shd", "--mode",

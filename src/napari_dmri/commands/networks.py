@@ -48,6 +48,12 @@ ModeOption = Annotated[
         "without it."
     ),
 ]
+WeightOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A weight of the loss other than the method's, e.g. sparsity=1e-3; may be repeated."
+    ),
+]
 StepsOption = Annotated[int | None, typer.Option(help="Steps of training in all.")]
 SeedOption = Annotated[int, typer.Option(help="Of weights and batches.", min=0)]
 StartOption = Annotated[
@@ -73,6 +79,7 @@ def fit(
     ] = None,
     size: SizeOption = None,
     mode: ModeOption = None,
+    weight: WeightOption = None,
     tissues: TissuesOption = None,
     minutes: Annotated[float | None, typer.Option(help="How long it may learn.")] = None,
     steps: StepsOption = None,
@@ -109,7 +116,8 @@ def fit(
     from napari_dmri.progress import part
     from napari_dmri.training.state import drop_state
 
-    preset(method, size or "small", mode)
+    weights = weights_of(weight)
+    preset(method, size or "small", mode).losses.changed(weights)
     others = tissues_of(tissues)
     targets = {name: output / f"{name}.nii.gz" for name in NAMES}
     model_file, curves_file = output / "model.safetensors", output / "curves.tsv"
@@ -132,6 +140,7 @@ def fit(
                 others=others,
                 size=size,
                 mode=mode,
+                weights=weights,
                 inputs=seen,
                 start=begun,
                 minutes=minutes,
@@ -194,6 +203,7 @@ def train(
     ] = None,
     size: SizeOption = None,
     mode: ModeOption = None,
+    weight: WeightOption = None,
     tissues: TissuesOption = None,
     steps: StepsOption = None,
     start: StartOption = None,
@@ -212,7 +222,8 @@ def train(
     from napari_dmri.deconvolve.shd.presets import preset
     from napari_dmri.training.state import drop_state
 
-    preset(method, size or "small", mode)
+    weights = weights_of(weight)
+    preset(method, size or "small", mode).losses.changed(weights)
     if output.suffix != ".safetensors":
         output = output.with_name(output.name + ".safetensors")
     refuse_file(output, overwrite)
@@ -231,6 +242,7 @@ def train(
             bvalues=shells,
             size=size,
             mode=mode,
+            weights=weights,
             start=begun,
             supervised=supervised,
             steps=steps,
@@ -270,6 +282,26 @@ def tissues_of(text: str | None) -> tuple[str, ...] | None:
         return None
     words = [w.strip().lower() for w in text.split(",") if w.strip()]
     return check_others([w for w in words if w not in ("none", "wm")])
+
+
+def weights_of(given: Sequence[str] | None) -> dict[str, float | str]:
+    """Read weights of the loss, NAME=VALUE each.
+
+    Raises
+    ------
+    InputError
+        If one is written in another way; names and values are judged by `LossWeights`.
+    """
+    found: dict[str, float | str] = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise InputError(f"--weight {text}: write NAME=VALUE, e.g. sparsity=1e-3.")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError:
+            found[name.strip()] = value.strip()
+    return found
 
 
 def bvalues_of(text: str | None) -> tuple[float, ...] | None:

@@ -18,7 +18,7 @@ from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.progress import Progress, part, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -52,6 +52,7 @@ def train_model(
     mode: str | None = None,
     start: ShdModel | None = None,
     supervised: float | None = None,
+    weights: Mapping[str, float | str] | None = None,
     steps: int | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -76,7 +77,7 @@ def train_model(
         Tissues besides white matter; None takes those that shells and responses of all allow.
     bvalues
         The network's shells in s/mm², b0 first; None takes the subjects' mean.
-    size, mode, start, steps, seed, device, state, switch, retries
+    size, mode, start, weights, steps, seed, device, state, switch, retries
         As for `fit_to_scan`.
     supervised
         Weight of the distance to known fODFs. None: 1 where every subject has them, else 0.
@@ -106,7 +107,7 @@ def train_model(
         raise InputError("There are no subjects to learn from; give at least one scan.")
     if not kept and validation is None and len(used) >= ENOUGH:
         kept = [used.pop()]
-    size, chosen = choose_preset(method, size, start, where.name, mode)
+    size, chosen = choose_preset(method, size, start, where.name, mode, weights)
     recipe = _recipe([*used, *kept], others, bvalues, start, supervised, part(progress, 0, 0.02))
     losses = replace(chosen.losses, supervised=recipe.supervised)
     plan = chosen.plan if steps is None else chosen.plan.shortened(steps)

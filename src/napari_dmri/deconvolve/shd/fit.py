@@ -21,7 +21,7 @@ from napari_dmri.progress import Progress, part, silent
 from napari_dmri.scan import SHELL_GAP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -75,6 +75,7 @@ def fit_to_scan(
     mode: str | None = None,
     start: ShdModel | None = None,
     inputs: Sequence[int] | NDArray[Any] | None = None,
+    weights: Mapping[str, float | str] | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -108,6 +109,8 @@ def fit_to_scan(
         A trained model to begin from, whose architecture, tissues and shells are kept.
     inputs
         Volumes that the network sees, to learn from few directions to explain all; None for all.
+    weights
+        Parts of the loss that count otherwise than in the preset, by name (see `LossWeights`).
     minutes, steps
         How long, or how many steps; None follows the preset's plan, a fifth of it with ``start``.
     seed
@@ -154,7 +157,7 @@ def fit_to_scan(
     where = choose_device(device)
     if not isinstance(responses, ResponseSet):
         responses = ResponseSet({responses.tissue: responses})
-    size, chosen = choose_preset(method, size, start, where.name, mode)
+    size, chosen = choose_preset(method, size, start, where.name, mode, weights)
     if others is None:
         count = len(scan.gradients.shells)
         others = start.others if start else choose_others(count, tuple(responses))

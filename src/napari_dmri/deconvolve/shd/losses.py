@@ -20,12 +20,14 @@ half once for both of its terms, and `smoothness` needs no vertices at all.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from napari_dmri.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
 
 __all__ = ["FodLoss", "LossWeights", "masked_mean"]
@@ -80,6 +82,25 @@ class LossWeights:
     def as_dict(self) -> dict[str, Any]:
         """Return what was set, as JSON can hold it."""
         return asdict(self)
+
+    def changed(self, given: Mapping[str, float | str]) -> LossWeights:
+        """Return the weights with some of them set anew.
+
+        Raises
+        ------
+        InputError
+            If a name is unknown, or a value cannot be.
+        """
+        known = asdict(self)
+        for name, value in given.items():
+            if name not in known:
+                raise InputError(
+                    f"The loss has no weight {name!r}; choose among {', '.join(known)}."
+                )
+            if (name == "spatial_form") != isinstance(value, str):
+                kind = f"one of {', '.join(FORMS)}" if name == "spatial_form" else "a number"
+                raise InputError(f"The loss's {name} is {value!r}; give {kind}.")
+        return replace(self, **given)  # type: ignore[arg-type]
 
 
 def masked_mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

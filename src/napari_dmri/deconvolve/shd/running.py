@@ -17,7 +17,7 @@ from napari_dmri.training.parts import Diverged
 from napari_dmri.training.state import drop_state
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import torch
 
@@ -166,9 +166,17 @@ def _given_up(error: InputError, plan: Plan, number: int) -> InputError:
 
 
 def choose_preset(
-    method: str, size: str | None, start: ShdModel | None, device: str, mode: str | None = None
+    method: str,
+    size: str | None,
+    start: ShdModel | None,
+    device: str,
+    mode: str | None = None,
+    weights: Mapping[str, float | str] | None = None,
 ) -> tuple[str, Preset]:
-    """Return the size and the preset of a fit; with a model to begin from, in its architecture."""
+    """Return the size and the preset of a fit; with a model to begin from, in its architecture.
+
+    ``weights`` are parts of the loss that count otherwise than in the preset.
+    """
     from napari_dmri.deconvolve.shd.presets import TUNING, preset
 
     if size is None:
@@ -176,6 +184,7 @@ def choose_preset(
     if size is None:
         size = "paper" if device.startswith("cuda") else "small"
     chosen = preset(method, size, mode if start is None else None)
+    chosen = replace(chosen, losses=chosen.losses.changed(weights or {}))
     if start is not None:
         both = (start.architecture, chosen.architecture)
         kinds = [(made.layer, made.patch == 1) for made in both]
