@@ -19,6 +19,7 @@ from napari_dmri.deconvolve.evaluation.plan import (
     CEILING,
     NETWORKS,
     STEPS,
+    TAUGHT,
     Cell,
     Settings,
     options,
@@ -146,6 +147,7 @@ def fod_of(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DmriWarning)
         given = chosen if model is None else {**chosen, "model": model}
+        method = TAUGHT.get(method, method)
         if method != "rumba-tv":
             given = {**given, "mask": wanted}
         return deconvolve(scan, method, responses, device=device, **given).fod
@@ -215,11 +217,13 @@ def _trained(
     from napari_dmri.deconvolve.shd.amortise import Subject, train_model
     from napari_dmri.deconvolve.shd.model import ShdModel
     from napari_dmri.deconvolve.shd.presets import preset
+    from napari_dmri.deconvolve.shd.teach import teach_model
 
-    path = model_path(folder, cell)
+    path, taught = model_path(folder, cell), cell.method in TAUGHT
+    method = TAUGHT.get(cell.method, cell.method)
     if path.is_file():
         model = ShdModel.load(path)
-        if model.architecture != preset(cell.method, settings.size).architecture:
+        if model.architecture != preset(method, settings.size).architecture:
             raise InputError(
                 f"{path} is another network than {cell.method} is now; delete {path.parent}, or "
                 "use another folder."
@@ -232,13 +236,15 @@ def _trained(
         report(0.1 * k / settings.train, f"training subject {k + 1} of {settings.train}")
         case = _case(protocol, "train", k, settings)
         kept = tissues_for(case.responses, len(case.seen.gradients.shells))
-        subjects.append(Subject(case.name, case.scan, kept, inputs=case.inputs))
+        target = case.subject.fod(12) if taught and case.subject is not None else None
+        subjects.append(Subject(case.name, case.scan, kept, inputs=case.inputs, target=target))
     state = path.with_name("model.state.safetensors")
-    model = train_model(
+    steps = settings.steps or STEPS.get(settings.size)
+    model = (teach_model if taught else train_model)(
         subjects,
-        cell.method,
+        method,
         size=settings.size,
-        steps=settings.steps or STEPS.get(settings.size),
+        steps=steps or preset(method, settings.size).plan.total_steps,
         seed=cell.seed,
         state=state,
         device=device,

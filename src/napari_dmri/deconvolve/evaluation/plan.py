@@ -23,6 +23,7 @@ __all__ = [
     "CEILING",
     "CLASSICAL",
     "NETWORKS",
+    "TAUGHT",
     "Settings",
     "options",
     "planned_cells",
@@ -30,7 +31,13 @@ __all__ = [
 ]
 
 CLASSICAL = ("csd", "msmt-csd", "rumba", "rumba-tv")
-NETWORKS = ("mlp", "esd", "cnn", "cnn-tv", "rt-esd", "shd", "shd-tv", "shd-s", "shd-s-tv")
+TAUGHT = {"shd-s-tv-taught": "shd-s-tv"}
+"""Networks that see true fODFs of the training subjects first (`teach_model`); what they are."""
+
+NETWORKS = (
+    *("mlp", "esd", "cnn", "cnn-tv", "rt-esd", "shd", "shd-tv", "shd-s", "shd-s-tv"),
+    *TAUGHT,
+)
 """Methods in the order of the tables."""
 
 CEILING = "true-fod"
@@ -134,7 +141,9 @@ def planned_cells(
             Cell(protocol, method, seed)
             for seed in range(repeats)
             for protocol, scans in PROTOCOLS.items()
-            if (not protocols or protocol in protocols) and (scans.site or method != CEILING)
+            if (not protocols or protocol in protocols)
+            # Random crossings have no true fODFs.
+            and (scans.site or method not in (CEILING, *TAUGHT))
         ]
     # Each seed of all networks before the next seed of any, so that a table is whole early.
     return sorted(cells, key=lambda cell: (cell.seed, chosen.index(cell.method)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dmri.compare.tables import Row, Table
-from napari_dmri.deconvolve.evaluation.plan import CEILING, CLASSICAL, NETWORKS
+from napari_dmri.deconvolve.evaluation.plan import CEILING, CLASSICAL, NETWORKS, TAUGHT
 from napari_dmri.deconvolve.evaluation.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def label_of(method: str) -> str:
     """Return a method's name for people."""
     from napari_dmri.deconvolve.registry import METHODS
 
+    if method in TAUGHT:
+        return f"{METHODS[TAUGHT[method]].label}, taught"
     return METHODS[method].label if method in METHODS else "true fODF"
 
 

@@ -163,7 +163,8 @@ def train_model(
         seed=seed,
         device=where.name,
         trained_from="subjects",
-        start=str(settings["start"]),
+        start=start,
+        known_fods=bool(recipe.supervised),
         notes=(*notes, *outcome.notes),
     )
     report(1.0, "trained")

@@ -267,7 +267,8 @@ def as_deconvolution(
 def _trained_on(card: Any) -> str:
     count = len(card.get("subjects", ()))
     kind = "simulated subjects" if card.get("simulated") else "subjects"
-    return f"{count} {kind if count != 1 else kind.removesuffix('s')}"
+    known = " with known fODFs" if card.get("known_fods") else ""
+    return f"{count} {kind if count != 1 else kind.removesuffix('s')}{known}"
 
 
 def _residual(

@@ -9,6 +9,7 @@ from napari_dmri.provenance import versions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_dmri.deconvolve.shd.model import ShdModel
     from napari_dmri.deconvolve.shd.presets import Preset
     from napari_dmri.scan import Scan
     from napari_dmri.training.parts import Fit
@@ -50,7 +51,8 @@ def make_card(
     seed: int,
     device: str,
     trained_from: str,
-    start: str = "",
+    start: ShdModel | None = None,
+    known_fods: bool = False,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write down what a network is and was made from.
@@ -70,11 +72,16 @@ def make_card(
     trained_from
         ``"scan"``, one scan without supervision, or ``"subjects"``.
     start
-        Hash of the model that it began from.
+        The model that it began from.
+    known_fods
+        Whether it learned from known fODFs; also so where the model that it began from did.
     notes
         What had to be said.
     """
+    before = {} if start is None else start.card
+    known = known_fods or bool(before.get("known_fods"))
     simulated = any(entry["simulated"] for entry in entries)
+    truth = " and their true fODFs" if known else ""
     curves = [
         {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in entry.items()}
         for entry in fit.curves
@@ -85,11 +92,12 @@ def make_card(
         "tissues": ["wm", *others],
         "bvalues": [float(b) for b in bvalues],
         "trained_from": trained_from,
-        "started_from": start,
+        "started_from": "" if start is None else start.sha256,
+        "known_fods": known,
         "subjects": list(dict.fromkeys(e["subject"] for e in entries)),
         "training": [dict(e) for e in entries],
         "simulated": simulated,
-        "purpose": "trained on simulated scans" if simulated else "research",
+        "purpose": f"trained on simulated scans{truth}" if simulated else "research",
         "licence": "BSD-3-Clause" if simulated else "the licence of the training scans",
         "outcome": {
             "best_epoch": fit.best_epoch,

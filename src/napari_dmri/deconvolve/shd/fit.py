@@ -234,7 +234,7 @@ def fit_to_scan(
         seed=seed,
         device=where.name,
         trained_from="scan",
-        start=str(settings["start"]),
+        start=start,
         notes=notes,
     )
     model = ShdModel(chosen.architecture, others, prepared.bvalues, outcome.network, card)
