@@ -2,7 +2,7 @@
 
 Run from the repository root: ``python docs/make_harmonization_tables.py NAME FOLDER``, with FOLDER
 what ``napari-dmri harmonize evaluate --folds`` wrote and NAME one of default, gap_tissue,
-gap_spatial, gap_global, sweep. Writes ``benchmarks/results/harmonize/NAME_*.tsv``, for the default
+gap_spatial, gap_global, sweep, tiled, others. Writes ``benchmarks/results/harmonize/NAME_*.tsv``, for the default
 gap the box plots, and the tables between the page's markers; without arguments it fills the page
 from the tables that are there.
 """
@@ -16,8 +16,9 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 RESULTS = DOCS.parent / "benchmarks" / "results" / "harmonize"
-NAMES = ("default", "gap_tissue", "gap_spatial", "gap_global", "sweep")
+NAMES = ("default", "gap_tissue", "gap_spatial", "gap_global", "sweep", "tiled", "others")
 MEASURES = [f"{m} {t}" for m in ("signal", "FA", "MD") for t in ("WM", "GM")]
+ENERGIES = [f"{m} {t}" for m in ("RISH0", "RISH2", "RISH4", "angle") for t in ("WM", "GM")]
 TABLES = ("mean", "gap", "tests", "subjects")
 OURS, PROJECTED = "SHResNet n=2", "SHResNet n=2, projected"
 VARIANTS = tuple(
@@ -57,6 +58,16 @@ def mean_table(name: str) -> str:
         for r in read(name, "mean")
     ]
     return markdown(["NMSE, %", "subjects", *MEASURES], rows)
+
+
+def energy_table(name: str) -> str:
+    """Return mean NMSE of the energies by order in percent, and angles in degrees."""
+    rows = []
+    for r in read(name, "mean"):
+        values = (float(r[m]) * (1 if m.startswith("angle") else 100) for m in ENERGIES)
+        rows.append([r["row"], *(f"{v:.2f}" if v < 100 else f"{v:.0f}" for v in values)])
+    heads = [m.replace("angle", "angle (°)") for m in ENERGIES]
+    return markdown(["NMSE, %", *heads], rows)
 
 
 def gap_table(name: str) -> str:
@@ -113,6 +124,7 @@ def fill(page: str) -> str:
         "gap": ("gap", gap_table),
         "tests": ("tests", test_table),
         "variants": ("subjects", variants_table),
+        "energies": ("mean", energy_table),
         "blocks": ("subjects", sweep_table),
     }
     for name in NAMES:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -223,7 +224,7 @@ def _trained(
     method = TAUGHT.get(cell.method, cell.method)
     if path.is_file():
         model = ShdModel.load(path)
-        if model.architecture != preset(method, settings.size).architecture:
+        if replace(model.architecture, gains=()) != preset(method, settings.size).architecture:
             raise InputError(
                 f"{path} is another network than {cell.method} is now; delete {path.parent}, or "
                 "use another folder."

@@ -90,6 +90,7 @@ def train_model(
         If there are no subjects, shells or tissues differ among them, or a scan cannot be prepared.
     """
     from napari_dmri.deconvolve.shd.card import make_card
+    from napari_dmri.deconvolve.shd.gains import equalised
     from napari_dmri.deconvolve.shd.live import Live
     from napari_dmri.deconvolve.shd.model import ShdModel
     from napari_dmri.deconvolve.shd.running import (
@@ -123,6 +124,8 @@ def train_model(
             inner = part(report, 0.02 + 0.13 * n / len(every), 0.02 + 0.13 * (n + 1) / len(every))
             use = "training" if store is training else "validation"
             entries.append(_add(store, subject, recipe, chosen, use, notes, inner))
+        if start is None:
+            chosen = equalised(chosen, training.volumes)
         edge = chosen.architecture.patch
         batches = FodPatches(training.volumes, edge, chosen.plan.steps, where.torch())
         tests = FodPatches(testing.volumes, edge, TESTS, where.torch()) if kept else None

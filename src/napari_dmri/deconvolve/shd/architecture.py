@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -56,6 +57,9 @@ class Architecture:
         What spatial kernels find beyond a tile: ``"zeros"``, the paper's, or ``"repeat"``, the
         nearest voxel. A network that repeats sees much the same in tiles of all sizes; one that
         does not has learned to expect zeros around the few voxels of its inner levels.
+    gains
+        What every shell and even order is multiplied by before anything else (see `gains`); ()
+        for nothing.
 
     Raises
     ------
@@ -88,6 +92,7 @@ class Architecture:
     full_head: bool = False
     bands: tuple[int, ...] = ()
     border: str = "zeros"
+    gains: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.layer not in LAYERS:
@@ -111,6 +116,8 @@ class Architecture:
             raise InputError(
                 f"The bands {self.bands} are not {self.depth} even SH orders, one a level."
             )
+        if any(not 0 < gain < math.inf for row in self.gains for gain in row):
+            raise InputError(f"The gains {self.gains} are not all positive numbers.")
         if self.border not in BORDERS:
             raise InputError(f"Unknown border {self.border!r}; choose one of {', '.join(BORDERS)}.")
         if self.border == "repeat" and not self.repeats:
@@ -201,7 +208,8 @@ class Architecture:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as JSON can hold them."""
-        return {**asdict(self), "bands": list(self.bands)}
+        gains = [list(row) for row in self.gains]
+        return {**asdict(self), "bands": list(self.bands), "gains": gains}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Architecture:
@@ -218,4 +226,8 @@ class Architecture:
                 f"Unknown settings of a network: {', '.join(unknown)}; known are "
                 f"{', '.join(sorted(known))}."
             )
-        return cls(**{**values, "bands": tuple(values.get("bands", ()))})
+        listed = {
+            "bands": tuple(values.get("bands", ())),
+            "gains": tuple(tuple(row) for row in values.get("gains", ())),
+        }
+        return cls(**{**values, **listed})

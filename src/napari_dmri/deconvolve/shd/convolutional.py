@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_dmri.deconvolve.shd.gains import Equaliser
 from napari_dmri.deconvolve.shd.pooling import Pool, unpool_space
 from napari_dmri.deconvolve.shd.unet import Layer, UNet
 
@@ -130,6 +131,7 @@ class ConvolutionalNetwork(nn.Module):
     def __init__(self, architecture: Architecture, shells: int, others: int) -> None:
         super().__init__()
         self.architecture, self.shells, self.others = architecture, shells, others
+        self.equalise = Equaliser(architecture.gains, architecture.coefficients_in)
         self.unet = UNet(
             architecture,
             shells * architecture.coefficients_in,
@@ -157,7 +159,7 @@ class ConvolutionalNetwork(nn.Module):
             (B, X, Y, Z, T).
         """
         self.architecture.check_tile(tuple(shells.shape[1:4]))
-        y = self.unet(shells.flatten(-2)[None])[0]
+        y = self.unet(self.equalise(shells).flatten(-2)[None])[0]
         count = self.architecture.coefficients_out
         amounts = math.sqrt(4 * math.pi) * functional.softplus(
             torch.cat([y[..., :1], y[..., count:]], -1)

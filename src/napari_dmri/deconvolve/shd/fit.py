@@ -139,6 +139,7 @@ def fit_to_scan(
     """
     from napari_dmri.deconvolve.shd.apply import as_deconvolution
     from napari_dmri.deconvolve.shd.card import make_card, training_entry
+    from napari_dmri.deconvolve.shd.gains import equalised
     from napari_dmri.deconvolve.shd.inputs import prepare
     from napari_dmri.deconvolve.shd.live import Live
     from napari_dmri.deconvolve.shd.model import ShdModel
@@ -179,6 +180,8 @@ def fit_to_scan(
     others = prepared.others
     store = PatchStore(others)
     store.add(prepared, label=scan.name)
+    if start is None:
+        chosen = equalised(chosen, store.volumes)
     held = None if state is None else read_settings(state)
     chosen = replace(
         chosen,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_dmri.deconvolve.shd.chebyshev import ChebyshevLayer
+from napari_dmri.deconvolve.shd.gains import Equaliser
 from napari_dmri.deconvolve.shd.pooling import Pool
 from napari_dmri.deconvolve.shd.sphere import Sphere
 from napari_dmri.deconvolve.shd.unet import Layer, UNet
@@ -163,6 +164,7 @@ class SphereNetwork(nn.Module):
         ):
             tensor = torch.tensor(matrix, dtype=torch.get_default_dtype())
             self.register_buffer(name, tensor, persistent=False)
+        self.equalise = Equaliser(architecture.gains, architecture.coefficients_in)
         self.unet = UNet(architecture, shells, 1 + others, self.maker())
 
     def maker(self) -> Maker:
@@ -188,7 +190,7 @@ class SphereNetwork(nn.Module):
         where = shells.shape[:-1]
         # Modes in bfloat16 change the fODF by 2 to 4 %: autocast is left out.
         with torch.autocast(shells.device.type, enabled=False):
-            flat = shells.reshape(-1, shells.shape[-1]).to(self.evaluate.dtype)
+            flat = self.equalise(shells).reshape(-1, shells.shape[-1]).to(self.evaluate.dtype)
             x = (self.evaluate @ flat.T).view(-1, *where)
             y = functional.softplus(self.unet(x))
             fod = (self.project @ y[..., 0].flatten(1)).T.reshape(*where[:-1], -1)

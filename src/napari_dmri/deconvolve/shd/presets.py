@@ -133,6 +133,8 @@ class Preset:
         tiles with a halo.
     size
         One of `SIZES`.
+    equalise
+        Whether the signal's orders are brought to one size first (see `gains`).
     """
 
     name: str
@@ -144,6 +146,7 @@ class Preset:
     plan: Plan
     mode: str = "paper"
     size: str = "paper"
+    equalise: bool = False
 
     @property
     def smooth(self) -> bool:
@@ -182,6 +185,7 @@ PRESETS: dict[str, Preset] = _listed(
         _TV,
         Plan(batch=1),
         "tiled",
+        equalise=True,
     ),
     Preset(
         "shd-s",
@@ -192,6 +196,7 @@ PRESETS: dict[str, Preset] = _listed(
         LossWeights(),
         Plan(batch=1),
         "tiled",
+        equalise=True,
     ),
     Preset(
         "shd-tv",
@@ -343,4 +348,4 @@ def _small(chosen: Preset) -> Preset:
     if plain.patch == 1:
         # A step of the papers' 16 voxels alone costs a CPU little less than one of 432.
         plan = replace(plan, batch=VOXELS)
-    return replace(chosen, architecture=architecture, plan=plan, size="small")
+    return replace(chosen, architecture=architecture, plan=plan, size="small", equalise=True)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from napari_dmri.deconvolve.shd.gains import Equaliser
 from napari_dmri.deconvolve.shd.pooling import pool_space, unpool_space
 from napari_dmri.deconvolve.shd.spectral import SpectralConv, SpectralLayer, grid_matrices
 from napari_dmri.deconvolve.shd.spectral_steps import parts
@@ -156,6 +157,7 @@ class SpectralNetwork(nn.Module):
         super().__init__()
         self.architecture, self.shells, self.others = architecture, shells, others
         self.bands = bands = bands_of(architecture)
+        self.equalise = Equaliser(architecture.gains, architecture.coefficients_in)
         widths, spatial, last = architecture.features, architecture.spatial, architecture.depth - 1
         repeat = architecture.border == "repeat"
 
@@ -192,7 +194,7 @@ class SpectralNetwork(nn.Module):
             (B, X, Y, Z, T).
         """
         self.architecture.check_tile(tuple(shells.shape[1:4]))
-        x = shells.permute(5, 0, 1, 2, 3, 4).contiguous()
+        x = self.equalise(shells).permute(5, 0, 1, 2, 3, 4).contiguous()
         kept: list[Tensor] = []
         for down, stride, band in zip(
             self.down, self.architecture.strides, self.bands[1:], strict=True
