@@ -1,9 +1,10 @@
 """Train the networks that come with the package: python scripts/train_shipped_shd.py [NAME ...].
 
 Simulated subjects of a population of their own (`SEED`), scanned with several protocols, so that a
-network meets other directions, voxels, noise and b-values. Learning needs no truth (SHD-S-TV). A
-training that was stopped goes on from its state in build/models. On one core each takes about a
-quarter of an hour.
+network meets other directions, voxels, noise and b-values. It learns from their true fODFs first,
+then from the signals alone, as a fit to a scan does (`teach_model`); its card says so. A training
+that was stopped goes on from its state in build/models. On one core each takes about a quarter of
+an hour.
 
 ``--steps N`` and ``--size N`` (voxels an edge) make it short, to try the script itself.
 """
@@ -18,13 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dmri.deconvolve.response import estimate_response
-from napari_dmri.deconvolve.shd.amortise import Subject, train_model
+from napari_dmri.deconvolve.shd.amortise import Subject
 from napari_dmri.deconvolve.shd.shipped import FOLDER
+from napari_dmri.deconvolve.shd.teach import teach_model
 from napari_dmri.errors import DmriWarning
 from napari_dmri.phantom.anatomy import make_subject
 from napari_dmri.phantom.composition import sample
 from napari_dmri.phantom.presets import get_scanner
 from napari_dmri.phantom.travelling import field_of_view
+from napari_dmri.phantom.truth import Truth
 from napari_dmri.training.state import drop_state
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 SEED = 31415
 METHOD = "shd-s-tv"
+DEGREE = 12
 LARGEST = 4_000_000
 """Bytes of a model's file at most."""
 
@@ -44,7 +48,7 @@ class Shipped:
     others: tuple[str, ...]
     scanners: tuple[Scanner, ...]
     validation: Scanner
-    steps: int = 4_000
+    steps: int = 2_600
 
 
 GE, PRISMA, CLINICAL, HIGH = (
@@ -90,7 +94,8 @@ def simulate(scanner: Scanner, index: int, size: int | None) -> Subject:
     scan = scanner.scan(person, composition, seed=[SEED, index, 0], clean=clean)
     label = f"{person.label}-of-{SEED}"
     scan = replace(scan, metadata={**scan.metadata, "subject": label})
-    return Subject(label, scan, estimate_response(scan))
+    target = Truth(person, composition).fod(DEGREE)
+    return Subject(label, scan, estimate_response(scan), target)
 
 
 def train(name: str, steps: int | None, size: int | None, folder: Path) -> Path:
@@ -109,7 +114,7 @@ def train(name: str, steps: int | None, size: int | None, folder: Path) -> Path:
     states.mkdir(parents=True, exist_ok=True)
     short = f"-{steps or plan.steps}-{size}" if steps or size else ""
     state = states / f"{name}{short}.safetensors"
-    model = train_model(
+    model = teach_model(
         subjects,
         METHOD,
         validation=kept,

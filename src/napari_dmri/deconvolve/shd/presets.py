@@ -1,7 +1,7 @@
 """The methods of the family by name: architecture, loss, plan of training, and how they run.
 
 ``size="paper"`` has the hyperparameters of the papers; ``"small"`` is for a CPU: N_side 4,
-16 filters, depth 3, degree 12, 3,000 steps.
+16 filters, depth 3, degree 12, 3,000 steps, with weights of the loss and gains of its own.
 """
 
 from __future__ import annotations
@@ -290,6 +290,15 @@ Spectral layers keep the latter: after 1000 steps of SHD-S-TV F1 is 0.726, and 0
 """
 
 
+SMALL_NON_NEGATIVITY, SMALL_SPARSITY, SMALL_SPATIAL = 1.0, 2e-4, 10.0
+"""Weights of the loss, and a factor for smoothness. Minimised over fODFs themselves, without any
+network, on a block of the validation subject of the protocol low, the loss with the papers' weights
+has an angular error of 24.2 degrees (F1 0.725), and with these one of 16.0 (0.823); constrained
+deconvolution has 22.7 there. SHD-S-TV after 1000 steps: 23.4 (0.754) with the papers' weights, 17.9
+(0.804) with these and gains.
+"""
+
+
 def preset(name: str, size: str = "paper", mode: str | None = None) -> Preset:
     """Return a method by its name.
 
@@ -348,4 +357,13 @@ def _small(chosen: Preset) -> Preset:
     if plain.patch == 1:
         # A step of the papers' 16 voxels alone costs a CPU little less than one of 432.
         plan = replace(plan, batch=VOXELS)
-    return replace(chosen, architecture=architecture, plan=plan, size="small", equalise=True)
+    losses = chosen.losses.changed(
+        {
+            "non_negativity": SMALL_NON_NEGATIVITY,
+            "sparsity": SMALL_SPARSITY,
+            "spatial": SMALL_SPATIAL * chosen.losses.spatial,
+        }
+    )
+    return replace(
+        chosen, architecture=architecture, losses=losses, plan=plan, size="small", equalise=True
+    )
