@@ -69,6 +69,11 @@ def test_the_small_size_is_small(name: str) -> None:
     assert made.filters == (64 if made.layer == "convolution" else 16)
     assert small.plan.total_steps == pytest.approx(3000, rel=0.1)
     assert made.patch == PRESETS[name].architecture.patch
+    # All small networks are weighed alike, and only they and SHD-S bring orders to one size.
+    paper = PRESETS[name]
+    assert (small.losses.non_negativity, small.losses.sparsity) == (1.0, 2e-4)
+    assert small.losses.spatial == (5.0 if paper.smooth else 0.0)
+    assert small.equalise and paper.equalise == (paper.architecture.layer == "spectral")
 
 
 def test_stages_follow_the_drops() -> None:
