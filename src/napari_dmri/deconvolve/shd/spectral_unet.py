@@ -130,11 +130,9 @@ class SpectralHead(nn.Module):
         """Map (C, N, F) to (N, C') and (N, T)."""
         values = (self.synthesis @ columns.flatten(1)).view(-1, *columns.shape[1:]).relu_()
         values = self.hidden(values).relu_()
-        with torch.autocast(columns.device.type, enabled=False):
-            amplitudes = functional.softplus(self.mix(values.to(self.analysis.dtype)))
-            fod = (self.analysis @ amplitudes[..., 0]).T
-            others = torch.tensordot(self.analysis[0], amplitudes[..., 1:], 1)
-        return fod, others
+        amplitudes = functional.softplus(self.mix(values))
+        fod = (self.analysis @ amplitudes[..., 0]).T
+        return fod, torch.tensordot(self.analysis[0], amplitudes[..., 1:], 1)
 
 
 class SpectralNetwork(nn.Module):
@@ -194,7 +192,12 @@ class SpectralNetwork(nn.Module):
             (B, X, Y, Z, T).
         """
         self.architecture.check_tile(tuple(shells.shape[1:4]))
-        x = self.equalise(shells).permute(5, 0, 1, 2, 3, 4).contiguous()
+        # In bfloat16 the orders above 0 change by some percent: autocast is left out.
+        with torch.autocast(shells.device.type, enabled=False):
+            return self._run(self.equalise(shells.to(self.head.analysis.dtype)))
+
+    def _run(self, shells: Tensor) -> tuple[Tensor, Tensor]:
+        x = shells.permute(5, 0, 1, 2, 3, 4).contiguous()
         kept: list[Tensor] = []
         for down, stride, band in zip(
             self.down, self.architecture.strides, self.bands[1:], strict=True
