@@ -51,11 +51,18 @@ def markdown(columns: list[str], rows: list[list[str]]) -> str:
     )
 
 
+def means(name: str) -> list[dict[str, str]]:
+    """Return the means of the rows that all subjects have; others would be of easier ones."""
+    rows = read(name, "mean")
+    every = max((int(r["subjects"]) for r in rows), default=0)
+    return [r for r in rows if int(r["subjects"]) == every]
+
+
 def mean_table(name: str) -> str:
     """Return mean NMSE in percent."""
     rows = [
         [r["row"], r["subjects"], *(f"{100 * float(r[m]):.2f}" for m in MEASURES)]
-        for r in read(name, "mean")
+        for r in means(name)
     ]
     return markdown(["NMSE, %", "subjects", *MEASURES], rows)
 
@@ -63,7 +70,7 @@ def mean_table(name: str) -> str:
 def energy_table(name: str) -> str:
     """Return mean NMSE of the energies by order in percent, and angles in degrees."""
     rows = []
-    for r in read(name, "mean"):
+    for r in means(name):
         values = (float(r[m]) * (1 if m.startswith("angle") else 100) for m in ENERGIES)
         rows.append([r["row"], *(f"{v:.2f}" if v < 100 else f"{v:.0f}" for v in values)])
     heads = [m.replace("angle", "angle (°)") for m in ENERGIES]
@@ -72,9 +79,10 @@ def energy_table(name: str) -> str:
 
 def gap_table(name: str) -> str:
     """Return the share of the gap that each method closes."""
+    whole = {r["row"] for r in means(name)}
     return markdown(
         ["gap closed", *MEASURES],
-        [[r["row"], *(r[m] for m in MEASURES)] for r in read(name, "gap")],
+        [[r["row"], *(r[m] for m in MEASURES)] for r in read(name, "gap") if r["row"] in whole],
     )
 
 
