@@ -2,9 +2,9 @@
 
 Run from the repository root: ``python docs/make_harmonization_tables.py NAME FOLDER``, with FOLDER
 what ``napari-dmri harmonize evaluate --folds`` wrote and NAME one of default, gap_tissue,
-gap_spatial, gap_global, sweep, tiled, others. Writes ``benchmarks/results/harmonize/NAME_*.tsv``, for the default
-gap the box plots, and the tables between the page's markers; without arguments it fills the page
-from the tables that are there.
+gap_spatial, gap_global, sweep, tiled, others. Writes ``benchmarks/results/harmonize/NAME_*.tsv``,
+for the default gap the box plots, and the tables between the page's markers; without arguments it
+fills the page from the tables that are there.
 """
 
 from __future__ import annotations
