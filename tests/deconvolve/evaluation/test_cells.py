@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,9 @@ from napari_dmri.deconvolve.evaluation.cells import evaluate, read_cells, tissue
 from napari_dmri.deconvolve.evaluation.plan import Settings
 from napari_dmri.deconvolve.evaluation.protocols import PROTOCOLS, Protocol, make_case
 from napari_dmri.deconvolve.evaluation.tables import write_results
+from napari_dmri.deconvolve.shd.losses import LossWeights
+from napari_dmri.deconvolve.shd.model import ShdModel
+from napari_dmri.deconvolve.shd.presets import preset
 from napari_dmri.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,3 +83,26 @@ def test_test_subjects_are_not_those_of_training() -> None:
     assert not np.array_equal(data[0], data[1])
     assert not np.array_equal(data[0], data[2])
     assert not np.array_equal(data[1], data[2])
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("changed", ["gains", "losses", "architecture"])
+def test_a_network_of_other_settings_is_not_taken_for_the_method(
+    tmp_path: Path, changed: str
+) -> None:
+    chosen = preset("mlp", "small")
+    gains = replace(chosen.architecture, gains=((1.0,), (1.0, 2.0)))
+    other = {
+        "gains": chosen,
+        "losses": replace(chosen, architecture=gains, losses=LossWeights()),
+        "architecture": replace(chosen, architecture=replace(gains, filters=8)),
+    }[changed]
+    model = ShdModel.new(other, others=(), bvalues=(0.0, 3000.0))
+    settings = Settings(train=1, test=1)
+    with pytest.raises(InputError, match="holds no scores"):
+        evaluate(tmp_path / "e", settings, protocols=["random"], methods=["mlp"], minutes=-1)
+    path = tmp_path / "e" / "random_mlp_0" / "model.safetensors"
+    path.parent.mkdir(parents=True)
+    model.save(path)
+    with pytest.raises(InputError, match="another network than mlp is now; delete"):
+        evaluate(tmp_path / "e", settings, protocols=["random"], methods=["mlp"])

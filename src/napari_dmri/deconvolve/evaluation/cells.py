@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_dmri.deconvolve.shd.model import ShdModel
+    from napari_dmri.deconvolve.shd.presets import Preset
     from napari_dmri.images import ShImage
 
 __all__ = ["evaluate", "fod_of", "model_path", "read_cells", "tissues_for"]
@@ -211,6 +212,16 @@ def _choose(
     return best
 
 
+def _is_of(model: ShdModel, chosen: Preset) -> bool:
+    """Tell whether a network has a method's architecture, with gains or without, and its loss."""
+    made, weights = model.architecture, dict(model.card["losses"])
+    return (
+        replace(made, gains=()) == chosen.architecture
+        and bool(made.gains) == chosen.equalise
+        and weights == chosen.losses.as_dict()
+    )
+
+
 def _trained(
     cell: Cell, folder: Path, settings: Settings, device: str, report: Progress
 ) -> ShdModel:
@@ -224,7 +235,7 @@ def _trained(
     method = TAUGHT.get(cell.method, cell.method)
     if path.is_file():
         model = ShdModel.load(path)
-        if replace(model.architecture, gains=()) != preset(method, settings.size).architecture:
+        if not _is_of(model, preset(method, settings.size)):
             raise InputError(
                 f"{path} is another network than {cell.method} is now; delete {path.parent}, or "
                 "use another folder."
