@@ -122,7 +122,7 @@ def test_the_loss_can_be_weighed_otherwise(folder, tmp_path):
     run("train", "shd-s-tv", *subjects, "-o", path, "--weight", "sparsity=1e-3",
         "--weight", "spatial_form=tv", *common)  # fmt: skip
     losses = ShdModel.load(path).card["losses"]
-    usual = presets.PRESETS["shd-s-tv"].losses.as_dict()
+    usual = make_tiny("shd-s-tv").losses.as_dict()
     assert losses == {**usual, "sparsity": 1e-3, "spatial_form": "tv"}
     for words, said in {
         "sparsity": "write NAME=VALUE",
