@@ -292,10 +292,10 @@ Spectral layers keep the latter: after 1000 steps of SHD-S-TV F1 is 0.726, and 0
 
 SMALL_NON_NEGATIVITY, SMALL_SPARSITY, SMALL_SPATIAL = 1.0, 2e-4, 10.0
 """Weights of the loss, and a factor for smoothness. Minimised over fODFs themselves, without any
-network, on a block of the validation subject of the protocol low, the loss with the papers' weights
-has an angular error of 24.2 degrees (F1 0.725), and with these one of 16.0 (0.823); constrained
-deconvolution has 22.7 there. SHD-S-TV after 1000 steps: 23.4 (0.754) with the papers' weights, 17.9
-(0.804) with these and gains.
+network, on a block of the validation subject of the protocol low (`benchmarks/fod_loss.py`), the
+loss with the papers' weights has an angular error of 25.4 degrees (F1 0.716), and with these one of
+15.5 (0.814); constrained deconvolution has 22.7 there. SHD-S-TV after 1000 steps: 23.4 (0.754) with
+the papers' weights, 17.9 (0.804) with these and gains.
 """
 
 
