@@ -181,11 +181,8 @@ def parts(columns: Tensor, vertices: int) -> list[slice]:
 
 
 def _working(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return tensors in the type to compute in: autocast's where it is on, or the first's."""
-    kind = tensors[0].device.type
-    auto = torch.is_autocast_enabled(kind)
-    dtype = torch.get_autocast_dtype(kind) if auto else tensors[0].dtype
-    return [tensor.to(dtype) for tensor in tensors]
+    """Return tensors in the type of the first."""
+    return [tensor.to(tensors[0].dtype) for tensor in tensors]
 
 
 def _pieces(count: int, tensors: Sequence[Tensor]) -> list[tuple[int, slice]]:

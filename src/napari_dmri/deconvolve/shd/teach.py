@@ -79,7 +79,6 @@ def teach_model(
             first.save(taught)
     if state is not None and (read_settings(state) or {}).get("start") != first.sha256:
         drop_state(state)
-    own = {k: v for k, v in given.items() if k not in ("others", "bvalues", "mode")}
     made = train_model(
         subjects,
         method,
@@ -88,7 +87,7 @@ def teach_model(
         steps=later,
         state=state,
         progress=part(progress, 1 - TUNED, 1, "signals alone: "),
-        **own,
+        **given,
     )
     if taught is not None:
         drop_state(taught)
