@@ -10,23 +10,13 @@ from scipy import ndimage
 from napari_dmri import DmriWarning, GradientTable, Scan
 from napari_dmri.harmonize import LinearRish, Pair
 from napari_dmri.sphere.harmonics import degrees, design_matrix
+from napari_dmri.sphere.sampling import half_sphere
 
 SHAPE = (22, 26, 12)
 FACTORS = (0.96, 1.15, 1.3)
 AFFINE = np.diag([2.4, 2.4, 2.4, 1.0])
 AFFINE[:3, 3] = -1.2 * np.array(SHAPE)
 QUICK = {"rounds": 2, "iterations": (12, 8), "rim": 0.0}
-
-
-def half_sphere(n):
-    """Spread directions so evenly that orders up to 4 do not mix (DIPY's 60, 30 or a spiral)."""
-    from dipy.core.gradients import generate_bvecs
-
-    state = np.random.get_state()
-    np.random.seed(0)
-    directions = generate_bvecs(n, iters=1500)
-    np.random.set_state(state)
-    return directions
 
 
 DIRECTIONS = half_sphere(30)

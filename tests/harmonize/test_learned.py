@@ -19,10 +19,11 @@ from napari_dmri.harmonize.training_pairs import Recipe, add_pair, moved_source
 from napari_dmri.provenance import provenance
 from napari_dmri.signal.sh_fit import fit_sh
 from napari_dmri.sphere.harmonics import design_matrix
+from napari_dmri.sphere.sampling import half_sphere
 from napari_dmri.training import Patches, Stage, Store, train
 from napari_dmri.training.losses import signal_loss
 
-from .conftest import AFFINE, DIRECTIONS, FACTORS, base_brain, half_sphere, make_scan, subject_pair
+from .conftest import AFFINE, DIRECTIONS, FACTORS, base_brain, make_scan, subject_pair
 
 QUICK = {"stages": [Stage("adam", 3e-3, 256, 6), Stage("sgd", 1e-3, 128, 2, momentum=0.9)]}
 RECIPE = Recipe(1200.0, 4)

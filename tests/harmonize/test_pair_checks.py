@@ -8,8 +8,9 @@ import pytest
 from napari_dmri import GradientTable, InputError
 from napari_dmri.harmonize import Pair
 from napari_dmri.harmonize.pair_checks import check_pair
+from napari_dmri.sphere.sampling import half_sphere
 
-from .conftest import AFFINE, half_sphere, subject_pair
+from .conftest import AFFINE, subject_pair
 
 
 @pytest.fixture(scope="module")
