@@ -59,6 +59,9 @@ def test_tiled_methods_train_on_tiles_with_as_many_voxels_a_step() -> None:
     assert tiled.plan.batch * 8**3 == pytest.approx(16 * 27, rel=0.2)
     assert preset("shd", mode="paper") == preset("shd")
     assert not preset("shd").architecture.tiled
+    small = preset("shd-tv", "small", mode="tiled")
+    assert small.architecture.tiled and small.architecture.patch == 4
+    assert small.plan.batch * 4**3 == tiled.plan.batch * 8**3
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
@@ -68,7 +71,8 @@ def test_the_small_size_is_small(name: str) -> None:
     assert (made.n_side, made.depth, made.degree) == (4, 3, 12)
     assert made.filters == (64 if made.layer == "convolution" else 16)
     assert small.plan.total_steps == pytest.approx(3000, rel=0.1)
-    assert made.patch == PRESETS[name].architecture.patch
+    assert made.patch == (PRESETS[name].architecture.patch if small.mode == "paper" else 4)
+    assert small.plan.lr == 1e-2
     # All small networks are weighed alike, and only they and SHD-S bring orders to one size.
     paper = PRESETS[name]
     assert (small.losses.non_negativity, small.losses.sparsity) == (1.0, 2e-4)

@@ -21,8 +21,12 @@ __all__ = ["MODES", "PRESETS", "SIZES", "Plan", "Preset", "preset"]
 MODES = ("paper", "tiled")
 SIZES = ("paper", "small")
 
-TILE = 8
-"""Edge of the patches that tiled training takes."""
+TILE, SMALL_TILE = 8, 4
+"""Edge of the patches that tiled training takes, and of the small size's: as many voxels of eight
+places tell a step more than those of one, and with few steps that shows. After 500 steps of
+SHD-S-TV on simulated clinical scans the angular error is 15.9 degrees with edge 4 (F1 0.817), and
+17.9 (0.790) with edge 8.
+"""
 
 TUNING = 0.2
 """Share of a plan's steps, and of its learning rate, when a fit begins from a trained model."""
@@ -286,9 +290,7 @@ PRESETS: dict[str, Preset] = _listed(
 SMALL_STEPS, SMALL_LR = 3000, 1e-2
 """Steps of the small size, a fifteenth of the papers', and the rate that they ask for: after 600
 steps of SHD-TV on simulated clinical scans F1 is 0.746 with it, and 0.695 with the papers' 0.0017.
-Spectral layers keep the latter: after 1000 steps of SHD-S-TV F1 is 0.726, and 0.673 with 0.005.
 """
-
 
 SMALL_NON_NEGATIVITY, SMALL_SPARSITY, SMALL_SPATIAL = 1.0, 2e-4, 10.0
 """Weights of the loss, and a factor for smoothness. Minimised over fODFs themselves, without any
@@ -309,8 +311,8 @@ def preset(name: str, size: str = "paper", mode: str | None = None) -> Preset:
     size
         ``"paper"`` or ``"small"``.
     mode
-        ``"tiled"`` trains a method of the papers on patches of 8 voxels an edge, to predict whole
-        tiles; None leaves it as it is.
+        ``"tiled"`` trains a method of the papers on larger patches, to predict whole tiles; None
+        leaves it as it is.
 
     Raises
     ------
@@ -333,7 +335,7 @@ def _in_mode(chosen: Preset, mode: str) -> Preset:
     if mode == "paper" or chosen.architecture.patch == 1:
         raise InputError(
             f"{chosen.label} runs in {chosen.mode} mode alone: its "
-            + ("tiles are of 8 voxels an edge." if mode == "paper" else "voxels are independent.")
+            + ("patches are of an even edge." if mode == "paper" else "voxels are independent.")
         )
     architecture = replace(chosen.architecture, patch=TILE, full_head=False)
     if architecture.repeats:
@@ -351,9 +353,10 @@ def _small(chosen: Preset) -> Preset:
     plain = chosen.architecture
     filters = 64 if plain.layer == "convolution" else 16
     architecture = replace(plain, n_side=4, filters=filters, depth=3, degree=12)
-    plan = chosen.plan.shortened(SMALL_STEPS)
-    if plain.layer != "spectral":
-        plan = replace(plan, lr=SMALL_LR)
+    plan = replace(chosen.plan.shortened(SMALL_STEPS), lr=SMALL_LR)
+    if chosen.mode == "tiled":
+        architecture = replace(architecture, patch=SMALL_TILE)
+        plan = replace(plan, batch=plan.batch * (TILE // SMALL_TILE) ** 3)
     if plain.patch == 1:
         # A step of the papers' 16 voxels alone costs a CPU little less than one of 432.
         plan = replace(plan, batch=VOXELS)
