@@ -11,8 +11,9 @@ from napari_dmri import Cancelled
 from napari_dmri.cli import app
 from napari_dmri.commands.training import short_stages, state_beside
 from napari_dmri.harmonize import GolkovHarmonizer, load
+from napari_dmri.harmonize.learned import PAPER_STAGES
 from napari_dmri.images import ScalarImage
-from napari_dmri.io import write_map, write_scan
+from napari_dmri.io import read_scan, write_map, write_scan
 
 from .conftest import AFFINE, subject_pair
 
@@ -68,6 +69,10 @@ def test_train_and_apply_a_network(folder, tmp_path):
     assert done.is_file()
     maps = {p.name for p in (tmp_path / "done_maps").glob("*.nii.gz")}
     assert {f"scale_l={el}_b=1200.nii.gz" for el in (0, 2, 4)} <= maps
+    other = tmp_path / "other.nii.gz"
+    apply = ("harmonize", "apply", f"{out}.safetensors", folder / "s4.nii")
+    run(*apply, "-o", other, "--projection")
+    assert not np.array_equal(read_scan(other).data, read_scan(done).data)
     said = run(
         *("harmonize", "evaluate", f"{out}.safetensors", "-o", tmp_path / "e"),
         *("--pairs", folder / "pairs.tsv"),
@@ -125,10 +130,29 @@ def test_options_that_do_not_fit_are_refused(folder, tmp_path):
         (("shresnet", "--groups", pairs), "learns from travelling pairs"),
         (("linear-rish", "--pairs", pairs, "--validation", pairs), "no validation pairs"),
         (("golkov", "--pairs", pairs, "--epochs", -1), "expected 0 or more"),
+        (("golkov", "--pairs", pairs, "--learning-rate", 0), "above 0 and below 1"),
+        (("golkov", "--pairs", pairs, "--energy", -1), "must be a number from 0 up"),
+        (("golkov", "--pairs", pairs, "--registration", "none"), "Unknown registration 'none'"),
+        (("linear-rish", "--pairs", pairs, "--energy", 1), "has no setting energy"),
     ):
         assert words in " ".join(run(*train, *given, "-o", out, code=2).split())
     evaluate = ("harmonize", "evaluate", "--pairs", pairs, "-o", out)
     assert "none was given" in " ".join(run(*evaluate, code=2).split())
+    folds = (*evaluate, "--folds", 2, "--no-projection")
+    assert "leave --no-projection out" in " ".join(run(*folds, code=2).split())
     assert "Unknown contender" in run(*evaluate, "--folds", 2, "--method", "magic", code=2)
     assert not list(tmp_path.iterdir())
     assert [s.epochs for s in short_stages(7)] == [5, 7] and len(short_stages(0)) == 1
+    assert [s.lr for s in short_stages(None, 3e-4)] == [3e-4, 3e-4]
+    assert short_stages(None) == PAPER_STAGES
+
+
+def test_the_papers_loss_and_affine_pairs_are_for_the_asking(folder, tmp_path):
+    out = tmp_path / "model.safetensors"
+    run(
+        *("harmonize", "train", "shresnet", "--pairs", folder / "three.tsv", "-o", out),
+        *("--epochs", 0, "--energy", 0, "--registration", "affine", "--learning-rate", 0.002),
+        *("--blocks", 1),
+    )
+    model = load(out)
+    assert (model.energy, model.registration, model.stages[0].lr) == (0, "affine", 0.002)

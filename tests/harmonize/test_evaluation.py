@@ -17,8 +17,9 @@ from napari_dmri.harmonize.contenders import (
     make_folds,
     read_cases,
 )
-from napari_dmri.harmonize.evaluation import cross_validate, read_scores
+from napari_dmri.harmonize.evaluation import cross_validate, read_refusals, read_scores
 from napari_dmri.harmonize.evaluation_report import closed, report_tables, write_report
+from napari_dmri.harmonize.evaluation_rows import FLOOR, REFITTED, on_grid
 from napari_dmri.training import Stage
 
 from .conftest import subject_pair
@@ -194,7 +195,7 @@ def test_scans_on_other_grids_are_moved_to_the_target(done, cases, tmp_path):
     source = tested.pair.source
     small = replace(source, affine=np.diag([0.3, 0.3, 0.3, 1]))
     with pytest.raises(InputError, match="cannot be aligned rigidly"):
-        evaluation.on_grid(small, source, "sub-1", settings.recipe, "source", "cpu")
+        on_grid(small, source, "sub-1", settings.recipe, "source", "cpu")
 
 
 def test_a_models_evaluation_moves_scans_and_leaves_out_what_they_lack(cases):
@@ -259,6 +260,30 @@ def test_other_people_of_the_same_names_are_refused(done, cases):
         cross_validate(others, out, **QUICK, only=[1])
 
 
+def test_a_subject_that_is_refused_is_named_and_the_others_go_on(cases, tmp_path):
+    foreign = subject_pair(7)
+    odd = replace(foreign.source, data=np.abs(np.asarray(foreign.source.data)) * 0 + 5)
+    pair = replace(cases[0].pair, source=odd)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DmriWarning)
+        trained = cross_validate(cases, tmp_path / "a", **QUICK, only=[1])
+    tested = {s["subject"] for s in trained if s["row"] == "Golkov"}
+    # A model of this fold meets another scan of one of its test subjects.
+    some = next(c for c in cases if c.subject in tested)
+    mixed = [c if c is not some else replace(c, pair=replace(some.pair, source=pair.source))
+             for c in cases]  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DmriWarning)
+        scores = cross_validate(mixed, tmp_path / "b", **QUICK, only=[1])
+    golkov = {s["subject"] for s in scores if s["row"] == "Golkov"}
+    assert golkov == tested - {some.subject}
+    refused = read_refusals(tmp_path / "b")
+    assert len(refused) == 1 and refused[0].startswith(f"{some.subject}, Golkov: ")
+    assert "another kind" in refused[0] or "unlike" in refused[0]
+    notes = report_tables(scores, refused=refused)["mean"].notes
+    assert notes[-1] == f"Refused: {refused[0]}"
+
+
 def made_up():
     """Scores in which a method closes 60 % of the gap in signal, in all of 10 subjects."""
     rng = np.random.default_rng(0)
@@ -275,6 +300,20 @@ def made_up():
             }
             scores.append({"subject": f"sub-{n}", "row": row, "fold": n + 1, **values})
     return scores
+
+
+@pytest.mark.parametrize("floor", [1.0, 0.97])
+def test_no_share_is_told_of_a_gap_that_is_none(floor):
+    rng = np.random.default_rng(0)
+    scores = made_up()
+    refitted = {s["subject"]: s["FA GM"] for s in scores if s["row"] == REFITTED}
+    for score in scores:
+        if score["row"] == FLOOR:
+            noise = 0.1 * rng.standard_normal() if floor == 1 else 0.0
+            score["FA GM"] = (floor + noise) * refitted[score["subject"]]
+    gap = report_tables(scores)["gap"]
+    assert gap["Golkov"]["FA GM"] == "no gap" and "%" in str(gap["Golkov"]["FA WM"])
+    assert "No gap to close in FA GM" in gap.notes[-1]
 
 
 def test_tables_give_the_gap_and_the_corrected_tests(tmp_path):

@@ -127,6 +127,18 @@ def test_a_known_scaling_is_learned_and_said_on_the_card(golkov):
     assert np.array_equal(result.scan.volumes(b0), pair.source.volumes(b0))
 
 
+def test_a_model_is_applied_with_or_without_projection_as_one_likes(golkov, world):
+    source = subject_pair(9).source
+    assert harmonize.choose_projection(golkov, None) is golkov
+    other = harmonize.choose_projection(golkov, True)
+    result = other.apply(source)
+    assert np.array_equal(result.data, golkov.apply(source, projection=True).data)
+    assert result.metadata["provenance"]["parameters"]["projection"] is True
+    assert golkov.projection is False and other.card == golkov.card
+    with pytest.raises(InputError, match="LinearRISH has no projection to turn off"):
+        harmonize.choose_projection(world.model, False)
+
+
 def test_where_nothing_like_it_was_trained_on_the_source_stays(golkov):
     scan = subject_pair(9).source
     data = np.array(scan.data)

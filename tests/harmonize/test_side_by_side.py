@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from napari_dmri import GradientTable, InputError
-from napari_dmri.harmonize import compare_models, write_side_by_side
+from napari_dmri.harmonize import GolkovHarmonizer, compare_models, write_side_by_side
 from napari_dmri.harmonize.side_by_side import MEASURED, REFIT
+from napari_dmri.training import Stage
 
 pytestmark = pytest.mark.filterwarnings("ignore::napari_dmri.errors.DmriWarning")
 
@@ -65,6 +66,17 @@ def test_it_is_written_with_figures_and_never_over_earlier_results(made, tmp_pat
     assert "LinearRISH" in (tmp_path / "out" / "methods.txt").read_text()
     with pytest.raises(InputError, match="not overwritten"):
         write_side_by_side(made, tmp_path / "out", ("FA",))
+
+
+def test_networks_may_be_shown_with_and_without_projection(world, labels):
+    pair = world.held_out
+    trained = [replace(p, tissue=np.asarray(p.source.mask).astype(np.int16)) for p in world.pairs]
+    network = GolkovHarmonizer(stages=[Stage("adam", 3e-3, 256, 2)]).fit(trained)
+    models = {"linear": world.model, "net": network}
+    made = compare_models(pair.source, pair.target, models, labels=labels, both_projections=True)
+    assert [one.label for one in made.models] == ["linear", "net", "net, projected"], made.failed
+    used = [c.scan.metadata["provenance"]["parameters"].get("projection") for c in made.models]
+    assert used == [None, False, True] and network.projection is False
 
 
 def test_a_model_of_another_shell_is_left_out(world, labels):

@@ -176,21 +176,24 @@ def test_models_of_the_package_are_compared_with_what_the_target_measured(
     missing = KnownModel("gone", dict(part.chosen[0].card), "", tmp_path / "gone.safetensors")
     dock.models.append(missing)
     part.list_models()
+    part.both.setChecked(True)
     before = list(viewer.layers)
     part.run_bar.button.click()
     settle(lambda: not part.run_bar.running, timeout=60)
     settle(lambda: part.layout_.active)
     names = [panel[0].name for panel in part.layout_.panels]
     assert names[:3] == ["FA: reference", "FA: refit only", "FA: Golkov"]
-    assert names[3:] == ["FA: as measured", "refit only − ref.", "Golkov − ref."]
+    assert names[3:6] == ["FA: Golkov, projected", "FA: as measured", "refit only − ref."]
+    assert names[6:] == ["Golkov − ref.", "Golkov, projected − ref."]
     heads = [part.table.horizontalHeaderItem(n).text() for n in range(part.table.columnCount())]
-    assert heads == ["as measured", "refit only", "Golkov", "Golkov (2)"]
+    assert heads == ["as measured", "refit only", "Golkov", "Golkov, projected", "Golkov (2)"]
     assert "▼" in part.table.item(0, 2).text()
     assert "Golkov (2) was left out: No model file" in part.line.sentence
     part.side.click()
     assert list(viewer.layers) == before
     part.keep.click()
-    assert viewer.layers[-1].name == "sub-03 ge_st | Golkov"
+    kept = [layer.name for layer in viewer.layers[-2:]]
+    assert kept == ["sub-03 ge_st | Golkov", "sub-03 ge_st | Golkov, projected"]
     part.export(tmp_path / "out")
     # What is chosen while something is at work comes after it; what is cancelled is not named.
     part.map.setCurrentText("MD")

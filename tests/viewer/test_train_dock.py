@@ -150,16 +150,20 @@ def test_training_shows_curves_and_a_slice_and_the_model_is_used(
     other.scan_picker.choose(layer)
     assert other.run_bar.button.isEnabled(), other.model_line.sentence
     other.compare_when_done.setChecked(False)
+    assert other.projection.isChecked()
+    other.projection.setChecked(False)
     other.run_bar.button.click()
     settle(lambda: not other.run_bar.running)
     made = {new.name: new for new in viewer.layers if new is not layer}
     assert "sub-05 ge_st | prisma_st (SHResNet)" in made, other.run_bar.message.sentence
+    done = object_of(made["sub-05 ge_st | prisma_st (SHResNet)"])
+    assert done.metadata["provenance"]["parameters"]["projection"] is False
     novelty = next(new for name, new in made.items() if name.endswith("| novelty"))
     assert kind_of(novelty) == "map" and novelty.colormap.name == "inferno"
     assert float(np.nanmax(object_of(novelty).data)) > 0
     # Each method lists its own models.
     other.method.setCurrentIndex(other.method.findData("golkov"))
-    assert other.known.name == "demo-golkov"
+    assert other.known.name == "demo-golkov" and not other.projection.isChecked()
     other.method.setCurrentIndex(other.method.findData("shresnet"))
     assert other.model is dock.model
 

@@ -273,7 +273,7 @@ def on_one_grid(
 ) -> tuple[Scan, Scan | None, NDArray[np.int16] | None]:
     """Move source and repeat to the target's grid; labels, if any, are of where both then are."""
     from napari_dmri.compare.tissue import tissue_labels
-    from napari_dmri.harmonize.evaluation import on_grid
+    from napari_dmri.harmonize.evaluation_rows import on_grid
 
     moved = on_grid(source, target, subject, recipe, "source", device)
     again = repeat and on_grid(repeat, target, subject, recipe, "repeat", device)

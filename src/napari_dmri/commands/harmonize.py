@@ -36,6 +36,14 @@ app = typer.Typer(
 app.command()(compare)
 app.command()(models)
 
+ProjectionOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--projection/--no-projection",
+        help="Networks: only energies per order are the network's; the model's own way without it.",
+        show_default=False,
+    ),
+]
 ModelArgument = Annotated[
     Path,
     typer.Argument(help="A trained model file, or a name of 'models'.", show_default=False),
@@ -67,18 +75,24 @@ def train(
     ] = None,
     mode: Annotated[str | None, typer.Option(help="SHResNet: paper or tiled.")] = None,
     blocks: Annotated[int | None, typer.Option(help="SHResNet: residual blocks.")] = None,
-    projection: Annotated[
-        bool | None,
-        typer.Option(
-            "--projection/--no-projection",
-            help="Networks: only energies per order are the network's.",
-            show_default=False,
-        ),
-    ] = None,
+    projection: ProjectionOption = None,
     epochs: Annotated[
         int | None, typer.Option(help="Networks: epochs of the second stage at most.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Networks: of weights and order.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Networks: of both stages at their beginning; 0.001.")
+    ] = None,
+    energy: Annotated[
+        float | None,
+        typer.Option(
+            help="Networks: weight of order 2's energy in the loss; 0 is the papers' loss. "
+            "1 for SHResNet, 0 for Golkov."
+        ),
+    ] = None,
+    registration: Annotated[
+        str | None, typer.Option(help="Networks: how pairs are aligned, rigid or affine.")
+    ] = None,
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -101,7 +115,15 @@ def train(
     if output.suffix != ".safetensors":
         output = output.with_name(output.name + ".safetensors")
     settings = network_settings(
-        method, mode=mode, blocks=blocks, projection=projection, epochs=epochs, seed=seed
+        method,
+        mode=mode,
+        blocks=blocks,
+        projection=projection,
+        epochs=epochs,
+        seed=seed,
+        learning_rate=learning_rate,
+        energy=energy,
+        registration=registration,
     )
     learned = method in LEARNED
     if learned and groups is not None:
@@ -147,6 +169,7 @@ def apply(
     maps: Annotated[
         bool, typer.Option("--maps", help="Write the scale maps and the alignment beside.")
     ] = False,
+    projection: ProjectionOption = None,
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -161,7 +184,7 @@ def apply(
     """
     from napari_dmri.commands.batch import Job, harmonize_all, plan_jobs, summary_table
     from napari_dmri.compare.folder import refuse_existing
-    from napari_dmri.harmonize import load
+    from napari_dmri.harmonize import choose_projection, load
     from napari_dmri.io.atomic import write_text
 
     jobs: list[Job]
@@ -170,7 +193,7 @@ def apply(
     )
     if folder is not None:
         refuse_existing(folder, ("summary.tsv",), overwrite)
-    trained = load(model)
+    trained = choose_projection(load(model), projection)
     with progress_bar(quiet) as progress:
         outcomes = harmonize_all(trained, jobs, device, overwrite, progress, alone=folder is None)
     table = summary_table(trained.card, outcomes)
@@ -225,6 +248,7 @@ def evaluate(
     epochs: Annotated[
         int | None, typer.Option(help="Epochs of the networks' second stage at most.")
     ] = None,
+    projection: ProjectionOption = None,
     seed: Annotated[int, typer.Option(help="Of folds and networks.")] = 0,
     fold: Annotated[
         list[int] | None, typer.Option(help="Only this fold now; may be repeated.")
@@ -244,15 +268,20 @@ def evaluate(
     from napari_dmri.commands.training import cross_validation
     from napari_dmri.compare.folder import refuse_existing, staged_folder
     from napari_dmri.compare.methods_text import methods_text
-    from napari_dmri.harmonize import load
+    from napari_dmri.harmonize import choose_projection, load
     from napari_dmri.io.atomic import write_text
 
     if (model is None) == (folds is None):
         given = "both were given" if model else "none was given"
         raise InputError(f"Evaluation takes a MODEL or --folds K, and {given}; give one.")
+    if folds is not None and projection is not None:
+        raise InputError(
+            "A cross-validation shows networks with and without projection; leave "
+            f"{'--projection' if projection else '--no-projection'} out."
+        )
     if model is None and folds is not None:
         with progress_bar(quiet) as progress:
-            tables, files = cross_validation(
+            tables, files, refused = cross_validation(
                 pairs,
                 output,
                 source_site=source_site,
@@ -277,11 +306,14 @@ def evaluate(
                     print_table(tables[name], quiet=quiet)
             names_of = ", ".join(path.name for path in files)
             emit({}, [f"wrote {names_of} to {output}"], json=False, quiet=quiet)
+        if refused:
+            say_error(f"{len(refused)} scores are missing: {' '.join(refused)}")
+            raise typer.Exit(1)
         return
     assert model is not None
     names = ("evaluation.tsv", "mean.tsv", "evaluation.md", "methods.txt")
     folder = refuse_existing(output, names, overwrite)
-    trained = load(model)
+    trained = choose_projection(load(model), projection)
     with progress_bar(quiet) as progress:
         every, mean, records = evaluate_pairs(trained, pairs, device, progress, source_site)
     texts = (every.to_tsv(), mean.to_tsv(), mean.to_markdown() + "\n" + every.to_markdown())

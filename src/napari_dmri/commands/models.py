@@ -55,6 +55,12 @@ def compare(
     maps: Annotated[
         list[str] | None, typer.Option("--map", help="Maps to draw: FA, MD, RISH0, ...")
     ] = None,
+    both: Annotated[
+        bool,
+        typer.Option(
+            "--both-projections", help="Each network with and without the RISH projection."
+        ),
+    ] = False,
     scans: Annotated[bool, typer.Option("--scans", help="Write the harmonized scans.")] = False,
     mask: MaskOption = None,
     bval: BvalOption = None,
@@ -96,6 +102,7 @@ def compare(
             chosen,
             labels=regions,
             repeat=again,
+            both_projections=both,
             device=device,
             progress=part(progress, 0, 0.8),
         )

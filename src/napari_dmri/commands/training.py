@@ -37,13 +37,16 @@ def network_settings(
     projection: bool | None,
     epochs: int | None,
     seed: int | None,
+    learning_rate: float | None = None,
+    energy: float | None = None,
+    registration: str | None = None,
 ) -> dict[str, Any]:
     """Return the settings of a network's training that were given.
 
     Raises
     ------
     InputError
-        If one was given that the method does not have.
+        If one was given that the method does not have, or is out of range.
     """
     given: dict[str, Any] = {
         name: value
@@ -53,6 +56,9 @@ def network_settings(
             ("projection", projection),
             ("epochs", epochs),
             ("seed", seed),
+            ("learning_rate", learning_rate),
+            ("energy", energy),
+            ("registration", registration),
         )
         if value is not None
     }
@@ -62,24 +68,40 @@ def network_settings(
         )
     if method == "golkov" and {"mode", "blocks"} & set(given):
         raise InputError("The Golkov network is voxel-wise; it has no mode and no blocks.")
-    if "epochs" in given:
-        given["stages"] = short_stages(given.pop("epochs"))
+    if {"epochs", "learning_rate"} & set(given):
+        given["stages"] = short_stages(given.pop("epochs", None), given.pop("learning_rate", None))
     return given
 
 
-def short_stages(epochs: int) -> tuple[Stage, ...]:
-    """Return the paper's stages, the second with so many epochs at most (0 leaves it out).
+def short_stages(epochs: int | None, learning_rate: float | None = None) -> tuple[Stage, ...]:
+    """Return the paper's stages, changed.
+
+    Parameters
+    ----------
+    epochs
+        Of the second stage at most; 0 leaves it out, None leaves it as it is.
+    learning_rate
+        Of both stages at their beginning; None takes the paper's.
 
     Raises
     ------
     InputError
-        If the number is negative.
+        If a number is out of range.
     """
     from napari_dmri.harmonize.learned import PAPER_STAGES
 
-    if epochs < 0:
+    if epochs is not None and epochs < 0:
         raise InputError(f"{epochs} epochs of the second stage; expected 0 or more.")
+    if learning_rate is not None and not 0 < learning_rate < 1:
+        raise InputError(
+            f"A learning rate of {learning_rate:g}; expected a number above 0 and below 1, the "
+            f"paper's is {PAPER_STAGES[0].lr:g}."
+        )
     first, second = PAPER_STAGES
+    if learning_rate is not None:
+        first, second = (replace(stage, lr=learning_rate) for stage in PAPER_STAGES)
+    if epochs is None:
+        return first, second
     return (first, replace(second, epochs=epochs)) if epochs else (first,)
 
 
@@ -139,15 +161,15 @@ def cross_validation(
     processes: int,
     device: str,
     progress: Progress,
-) -> tuple[dict[str, Table], list[Path]]:
+) -> tuple[dict[str, Table], list[Path], list[str]]:
     """Cross-validate methods, or go on with it, and write the tables of what is done.
 
     Returns
     -------
-    The tables by name, and the files.
+    The tables by name, the files, and who was refused, in a sentence each.
     """
     from napari_dmri.harmonize.contenders import DEFAULT, SWEEP, read_cases
-    from napari_dmri.harmonize.evaluation import cross_validate
+    from napari_dmri.harmonize.evaluation import cross_validate, read_refusals
     from napari_dmri.harmonize.evaluation_report import report_tables, write_report
     from napari_dmri.progress import part
 
@@ -171,7 +193,8 @@ def cross_validation(
         progress=part(progress, 0, 0.99),
     )
     simulated = bool(cases[0].pair.target.simulated)
-    tables = report_tables(scores, simulated=simulated)
+    refused = read_refusals(output)
+    tables = report_tables(scores, simulated=simulated, refused=refused)
     files = write_report(output, tables, scores, simulated=simulated)
     progress(1.0, "evaluated")
-    return tables, files
+    return tables, files, refused

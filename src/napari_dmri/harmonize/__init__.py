@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Harmonization,
         Harmonizer,
         Pair,
+        choose_projection,
         refuse_training_subject,
     )
     from napari_dmri.harmonize.cohort import read_groups, read_pairs
@@ -39,6 +40,7 @@ _HOMES = {
     "SHResNetHarmonizer": "learned",
     "ShippedModel": "shipped",
     "SideBySide": "side_by_side",
+    "choose_projection": "base",
     "compare_models": "side_by_side",
     "cross_validate": "evaluation",
     "load": "registry",
@@ -62,6 +64,7 @@ __all__ = [
     "SHResNetHarmonizer",
     "ShippedModel",
     "SideBySide",
+    "choose_projection",
     "compare_models",
     "cross_validate",
     "load",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -21,6 +22,8 @@ __all__ = [
     "Harmonizer",
     "Pair",
     "PairLike",
+    "choose_projection",
+    "has_projection",
     "refuse_training_subject",
     "same_subject",
 ]
@@ -89,6 +92,39 @@ class Harmonizer(Protocol):
         ...
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path: ...  # noqa: D102
+
+
+def choose_projection(model: Harmonizer, projection: bool | None) -> Harmonizer:
+    """Return a model that applies itself with, or without, the RISH projection.
+
+    Parameters
+    ----------
+    model
+        A trained harmonizer; it is left as it is.
+    projection
+        Whether only the energies per order are to be the model's; None leaves what its card says.
+
+    Raises
+    ------
+    InputError
+        If the method has no projection.
+    """
+    if projection is None:
+        return model
+    if not has_projection(model):
+        raise InputError(
+            f"{model.card.get('label', 'This model')} has no projection to turn "
+            f"{'on' if projection else 'off'}: it scales each order and keeps the directions of "
+            "the source by itself. Leave the option out."
+        )
+    chosen = copy.copy(model)
+    chosen.projection = projection  # type: ignore[attr-defined]
+    return chosen
+
+
+def has_projection(model: Harmonizer) -> bool:
+    """Tell whether a model may be applied with and without the RISH projection."""
+    return hasattr(model, "projection")
 
 
 def same_subject(a: str, b: str) -> bool:

@@ -1,8 +1,9 @@
 r"""k-fold cross-validation of harmonizers on travelling subjects: train, harmonize, score, resume.
 
 Each subject is tested once, by models that have not seen it: the runner compares the training list
-of every model, and the content of its scans, with the subject before it scores anything. All
-methods use one SH order and lambda. What is done is written as it is done, one file a fold and
+of every model, and the content of its scans, with the subject before it scores anything. A subject
+whose scan a model refuses is noted with the reason, and the others go on. All methods use one SH
+order and lambda. What is done is written as it is done, one file a fold and
 method, so that the same call goes on where an earlier one stopped, in the middle of a training too.
 
 A source or repeat on another grid than the target is first moved there, as training moves it, with
@@ -17,42 +18,26 @@ from __future__ import annotations
 
 import json
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.harmonize.base import refuse_training_subject
 from napari_dmri.harmonize.contenders import DEFAULT, Case, Contender, Fold, contender, make_folds
 from napari_dmri.harmonize.evaluation_plan import Settings, choose_settings, prepare_folder
-from napari_dmri.harmonize.reconstruct import refit
+from napari_dmri.harmonize.evaluation_rows import REFITTED, Scores, baselines, rows_of, scored
 from napari_dmri.harmonize.registry import METHODS, load
-from napari_dmri.harmonize.training_pairs import Recipe, onto_target
-from napari_dmri.images import ScalarImage
 from napari_dmri.progress import Progress, part, silent
 from napari_dmri.training.state import drop_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
-    from napari_dmri.compare.scores import Reference
     from napari_dmri.harmonize.base import Harmonizer
-    from napari_dmri.scan import Scan
     from napari_dmri.training.stages import Stage
 
-__all__ = ["BASELINES", "FLOOR", "REFITTED", "cross_validate", "read_scores"]
-
-REFITTED, FLOOR = "source, refitted", "target repeat, refitted (floor)"
-
-BASELINES = ("source, raw", REFITTED, "target repeat, raw", FLOOR, "target without noise")
-"""Rows that no method makes."""
-
-MOVED = " Interpolation smooths it, in the rows without a model too."
-
-Scores = list[dict[str, Any]]
+__all__ = ["cross_validate", "read_refusals", "read_scores"]
 
 
 def cross_validate(
@@ -137,11 +122,13 @@ def run_fold(
     report = progress or silent
     where = folder / fold.name
     share = 1 / (len(settings.contenders) + 1)
+
+    def without(case: Case) -> Scores:
+        return baselines(case, settings, fold, device, report)
+
     _once(
         where / "scores_baselines.json",
-        lambda: [
-            row for case in tested for row in _baselines(case, settings, fold, device, report)
-        ],
+        lambda: [row for case in tested for row in scored(without, case, [REFITTED], fold)],
     )
     for n, name in enumerate(settings.contenders):
         inner = part(report, (n + 1) * share, (n + 2) * share, f"{name}: ")
@@ -149,11 +136,14 @@ def run_fold(
 
         def work(one: Contender = one, inner: Progress = inner) -> Scores:
             model = _trained(one, by_name, where, settings, fold, device, part(inner, 0, 0.9))
-            return [
-                row
-                for case in tested
-                for row in _rows(model, one, case, settings, fold, device, part(inner, 0.9, 1))
-            ]
+            found: Scores = []
+            for case in tested:
+                # Who was trained on is the runner's fault; a scan that is refused is the scan's.
+                for seen in (case.subject, case.pair.source, case.pair.target):
+                    refuse_training_subject(model, seen)
+                ask = partial(rows_of, model, one, settings, fold, device, part(inner, 0.9, 1))
+                found += scored(ask, case, [label for label, _ in one.rows], fold)
+            return found
 
         _once(where / f"scores_{name}.json", work)
 
@@ -166,12 +156,27 @@ def read_scores(folder: str | Path) -> Scores:
     InputError
         If there are none.
     """
-    found: Scores = []
-    for path in sorted(Path(folder).glob("fold-*/scores_*.json")):
-        found += json.loads(path.read_text(encoding="utf-8"))
+    found = [entry for entry in _entries(folder) if "error" not in entry]
     if not found:
         raise InputError(f"{folder} holds no scores of a cross-validation yet.")
     return sorted(found, key=lambda entry: str(entry["subject"]))
+
+
+def read_refusals(folder: str | Path) -> list[str]:
+    """Return, in a sentence each, which subjects a model of the folds that are done refused."""
+    refused = {
+        (str(e["subject"]), str(e["error"])): str(e["row"]).removesuffix(", projected")
+        for e in _entries(folder)
+        if "error" in e
+    }
+    return [f"{subject}, {row}: {error}" for (subject, error), row in sorted(refused.items())]
+
+
+def _entries(folder: str | Path) -> Scores:
+    found: Scores = []
+    for path in sorted(Path(folder).glob("fold-*/scores_*.json")):
+        found += json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def _in_processes(
@@ -274,98 +279,3 @@ def _trained(
     model.save(path)
     drop_state(state)
     return load(path)
-
-
-def _rows(
-    model: Harmonizer,
-    one: Contender,
-    case: Case,
-    settings: Settings,
-    fold: Fold,
-    device: str,
-    progress: Progress,
-) -> Scores:
-    """Score what a contender makes of a subject, after making sure that it has not seen it."""
-    source, target = case.pair.source, case.pair.target
-    for seen in (case.subject, source, target):
-        refuse_training_subject(model, seen)
-    source = on_grid(source, target, case.subject, settings.recipe, "source", device)
-    reference = _reference(case, source, settings, device)
-    rows = []
-    for n, (label, projection) in enumerate(one.rows):
-        progress(n / len(one.rows), f"scoring {label}")
-        chosen: dict[str, Any] = {} if projection is None else {"projection": projection}
-        harmonized = model.apply(source, device=device, **chosen)
-        # LinearRISH scales the coefficients of a smoothed fit; networks learn the signal itself.
-        smoothed = one.method == "linear-rish" and "smooth" not in one.settings
-        scores = reference.score(harmonized, smoothed=smoothed)
-        rows.append(_entry(case, label, fold, scores))
-    return rows
-
-
-def _baselines(
-    case: Case, settings: Settings, fold: Fold, device: str, progress: Progress
-) -> Scores:
-    progress(0.0, f"scoring {case.subject} without a model")
-    target = case.pair.target
-    source = on_grid(case.pair.source, target, case.subject, settings.recipe, "source", device)
-    reference = _reference(case, source, settings, device)
-    fit: dict[str, Any] = {
-        "order": settings.order,
-        "smooth": settings.smooth,
-        "shell": settings.shell,
-        "device": device,
-    }
-    scans = [("source, raw", source, reference), (REFITTED, refit(source, **fit), reference)]
-    if case.repeat is not None:
-        given = case.repeat.load()
-        repeat = on_grid(given, target, case.subject, settings.recipe, "repeat", device)
-        near = reference
-        if repeat is given:
-            repeat = repeat.with_mask(target.mask)
-        else:
-            # A moved slab lacks its ends; its rows are of the voxels that it has.
-            near = _reference(case, repeat, settings, device)
-        scans += [("target repeat, raw", repeat, near), (FLOOR, refit(repeat, **fit), near)]
-    true = case.true_target(target)
-    if true is not None:
-        scans.append(("target without noise", true, reference))
-    return [
-        _entry(case, label, fold, by.score(scan, smoothed=label in (REFITTED, FLOOR)))
-        for label, scan, by in scans
-    ]
-
-
-def on_grid(scan: Scan, target: Scan, subject: str, recipe: Recipe, role: str, device: str) -> Scan:
-    """Return a scan on the target's grid, moved there as training moves a pair's source.
-
-    Warns
-    -----
-    DmriWarning
-        When it was moved: every row of that scan is then smoothed by interpolation as well.
-    """
-    moved, said = onto_target(scan, target, subject, recipe, role=role, device=device)
-    if said:
-        warnings.warn(said + MOVED, DmriWarning, stacklevel=2)
-    return moved
-
-
-def _reference(case: Case, scan: Scan, settings: Settings, device: str) -> Reference:
-    """Return the target's measurements where it and a scan have tissue."""
-    from napari_dmri.compare.scores import Reference
-    from napari_dmri.compare.tissue import tissue_labels
-
-    target, given = case.pair.target, case.pair.tissue
-    if given is None:
-        labels: NDArray[Any] = tissue_labels(target, device=device)
-    else:
-        labels = np.asarray(given.data if isinstance(given, ScalarImage) else given)
-    if target.mask is not None:
-        labels = np.where(target.mask, labels, 0)
-    if scan.mask is not None:
-        labels = np.where(scan.mask, labels, 0)
-    return Reference(target, labels, settings.shell, settings.order, settings.smooth, device)
-
-
-def _entry(case: Case, label: str, fold: Fold, scores: dict[str, float]) -> dict[str, Any]:
-    return {"subject": case.subject, "row": label, "fold": fold.number, **scores}

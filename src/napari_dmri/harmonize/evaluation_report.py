@@ -17,7 +17,7 @@ import numpy as np
 from napari_dmri.compare.scores import MEASURES
 from napari_dmri.compare.statistics import bootstrap, holm, paired_test
 from napari_dmri.compare.tables import Row, Table
-from napari_dmri.harmonize.evaluation import BASELINES, FLOOR, REFITTED
+from napari_dmri.harmonize.evaluation_rows import BASELINES, FLOOR, REFITTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["CONTEXT", "Report", "report_tables", "write_report"]
 
 TISSUES = ("WM", "GM")
+
+LEAST_GAP = 0.05
+"""Least gap, as a share of the refitted source's error, of which a part can be told."""
 
 CONTEXT = (
     "Koppers et al. (2018) report mean drops against no harmonization of 35 / 29 % (signal), "
@@ -40,6 +43,7 @@ def report_tables(
     pairs: Sequence[tuple[str, str]] = (),
     *,
     simulated: bool = False,
+    refused: Sequence[str] = (),
 ) -> Report:
     """Tabulate a cross-validation.
 
@@ -51,6 +55,8 @@ def report_tables(
         Rows to compare, (a, b); none compares every SHResNet row with every other method's.
     simulated
         Whether the scans are, for the notes.
+    refused
+        What `read_refusals` returns, for the notes.
 
     Returns
     -------
@@ -76,7 +82,7 @@ def report_tables(
         ("subjects", *columns),
         tuple(_mean_row(name, _of(scores, name), columns) for name in names),
         "row",
-        (note,),
+        (note, *(f"Refused: {sentence}" for sentence in refused)),
     )
     report = {"subjects": every, "mean": mean}
     if REFITTED in names and FLOOR in names:
@@ -149,20 +155,48 @@ def closed(
     return float(share(everyone)[0]), *bootstrap(share, len(subjects))
 
 
+def gap_of(scores: Sequence[Mapping[str, Any]], column: str) -> tuple[float, float, bool]:
+    """Return the refitted source's and the floor's mean error, and whether a gap is between them.
+
+    There is none where its 95 % interval over subjects has 0 in it, or where it is less than
+    `LEAST_GAP` of the refitted source's error: a share of it would say nothing.
+    """
+    refitted, floor = (_by_subject(scores, name, column) for name in (REFITTED, FLOOR))
+    subjects = sorted(set(refitted) & set(floor))
+    if not subjects:
+        return float("nan"), float("nan"), False
+    a, b = (np.array([v[s] for s in subjects]) for v in (refitted, floor))
+    low, high = bootstrap(lambda rows: (a - b)[rows].mean(-1), len(subjects))
+    sure = low > 0 or high < 0
+    there = sure and abs((a - b).mean()) >= LEAST_GAP * a.mean()
+    return float(a.mean()), float(b.mean()), bool(there)
+
+
 def _gap_table(scores: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
+    gaps = {column: gap_of(scores, column) for column in _measured()}
     rows = []
     for name in names:
         values: dict[str, float | int | str | None] = {}
-        for column in _measured():
+        for column, (*_, there) in gaps.items():
             share, low, high = closed(scores, name, column)
-            known = np.isfinite(share)
-            values[column] = f"{share:.0%} ({low:.0%} to {high:.0%})" if known else "n/a"
+            known = there and np.isfinite(share)
+            values[column] = f"{share:.0%} ({low:.0%} to {high:.0%})" if known else "no gap"
         rows.append(Row(name, values))
-    note = (
+    notes = [
         "Share of the gap between the refitted source and the refitted repeat of the target that a "
         "method closes, of mean errors over subjects, with 95 % bootstrap intervals."
-    )
-    return Table("Gap closed", _measured(), tuple(rows), "row", (note,))
+    ]
+    without = [
+        f"{column} ({100 * a:.3g} % and {100 * b:.3g} %)"
+        for column, (a, b, there) in gaps.items()
+        if not there and np.isfinite(a)
+    ]
+    if without:
+        notes.append(
+            f"No gap to close in {', '.join(without)}: the refitted source is as near to the "
+            "target as the target's own repeat is, or nearly."
+        )
+    return Table("Gap closed", _measured(), tuple(rows), "row", tuple(notes))
 
 
 def _test_table(scores: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[str, str]]) -> Table:

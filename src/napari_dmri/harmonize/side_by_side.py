@@ -20,7 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dmri.errors import DmriWarning, InputError
-from napari_dmri.harmonize.base import refuse_training_subject, same_subject
+from napari_dmri.harmonize.base import (
+    choose_projection,
+    has_projection,
+    refuse_training_subject,
+    same_subject,
+)
 from napari_dmri.harmonize.cards import refuse_errors
 from napari_dmri.progress import Progress, part, silent
 
@@ -160,6 +165,7 @@ def compare_models(
     *,
     labels: Array | ScalarImage | None = None,
     repeat: Scan | None = None,
+    both_projections: bool = False,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> SideBySide:
@@ -180,6 +186,8 @@ def compare_models(
         1 white matter, 2 grey matter (X, Y, Z); None takes the tissue rule on the reference.
     repeat
         A second scan at the target site: as near as a method can be expected to come.
+    both_projections
+        Whether each network is applied with and without the RISH projection.
     device, progress
         Where it runs; who is told.
 
@@ -200,6 +208,8 @@ def compare_models(
     if not loaded:
         reasons = " ".join(f"{label}: {why}" for label, why in failed.items())
         raise InputError(f"No model can be compared. {reasons}".strip())
+    if both_projections:
+        loaded = _both_projections(loaded)
     cards = [model.card for model in loaded.values()]
     bvalue, order = float(cards[0]["shell"]), max(int(card["order"]) for card in cards)
     smooth = float(cards[0]["parameters"]["smooth"])
@@ -300,6 +310,18 @@ def _load(
         else:
             loaded[name] = model
     return loaded, failed
+
+
+def _both_projections(loaded: Mapping[str, Harmonizer]) -> dict[str, Harmonizer]:
+    """Return every model that has a projection twice: without it, and with it."""
+    made: dict[str, Harmonizer] = {}
+    for label, model in loaded.items():
+        if has_projection(model):
+            made[label] = choose_projection(model, False)
+            label = _unused(f"{label}, projected", {**loaded, **made})
+            model = choose_projection(model, True)
+        made[label] = model
+    return made
 
 
 def _has(card: Mapping[str, Any], scan: Scan, bvalue: float) -> bool:

@@ -90,14 +90,21 @@ def open_model(path: str | Path, progress: Any = None) -> KnownModel:
 
 
 def apply_model(
-    known: KnownModel, scan: Scan, name: str, device: str = "auto", progress: Any = None
+    known: KnownModel,
+    scan: Scan,
+    name: str,
+    device: str = "auto",
+    progress: Any = None,
+    projection: bool | None = None,
 ) -> Any:
     """Apply a model and name its result; a mask is made where the scan has none."""
+    from napari_dmri.harmonize import choose_projection
     from napari_dmri.signal.mask import brain_mask
 
     if scan.mask is None:
         scan = scan.with_mask(brain_mask(scan, progress=part(progress, 0, 0.1, "mask: ")))
-    done = known.load().apply_detailed(scan, device=device, progress=part(progress, 0.1, 1))
+    model = choose_projection(known.load(), projection)
+    done = model.apply_detailed(scan, device=device, progress=part(progress, 0.1, 1))
     return replace(done, scan=replace(done.scan, name=name or done.scan.name))
 
 
@@ -126,6 +133,7 @@ def compare_known(
     map_name: str = "FA",
     device: str = "auto",
     progress: Progress | None = None,
+    both: bool = False,
 ) -> Compared:
     """Run models on a scan and compare each with the reference; see `harmonize.compare_models`."""
     from napari_dmri.harmonize import compare_models
@@ -137,7 +145,13 @@ def compare_known(
             label, n = f"{known.title} ({n})", n + 1
         given[label] = known.model if known.model is not None else known.path
     made = compare_models(
-        scan, reference, given, repeat=repeat, device=device, progress=part(progress, 0, 0.85)
+        scan,
+        reference,
+        given,
+        repeat=repeat,
+        both_projections=both,
+        device=device,
+        progress=part(progress, 0, 0.85),
     )
     report = part(progress, 0.85, 1)
     tests = made.tests()

@@ -15,9 +15,10 @@ __all__ = ["TrainOptions", "forecast", "in_words", "make_model", "train_model"]
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What the dock is set to; mode, blocks, epochs and seed are of networks only.
+    """What the dock is set to; mode, blocks and what follows are of networks only.
 
     ``epochs`` are those of the second stage, at most; the validation loss may end it earlier.
+    ``energy`` is the weight of order 2's energy in the loss; None takes the method's own.
     """
 
     method: str = "shresnet"
@@ -27,6 +28,8 @@ class TrainOptions:
     blocks: int = 2
     epochs: int = 100
     seed: int = 0
+    energy: float | None = None
+    registration: str = "rigid"
     device: str = "auto"
 
     @property
@@ -100,7 +103,9 @@ def make_model(options: TrainOptions) -> Any:
 
     first, second = PAPER_STAGES
     stages = (first, replace(second, epochs=options.epochs))
-    own = {"mode": options.mode, "blocks": options.blocks} if options.method == "shresnet" else {}
+    own: dict[str, Any] = {"energy": options.energy, "registration": options.registration}
+    if options.method == "shresnet":
+        own |= {"mode": options.mode, "blocks": options.blocks}
     return method.make(**shared, seed=options.seed, stages=stages, **own)
 
 

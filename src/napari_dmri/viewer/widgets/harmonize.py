@@ -114,6 +114,12 @@ class HarmonizeDock(Dock):
             "theirs."
         )
         self.settings.addRow(self.show_novelty)
+        self.projection = QCheckBox("keep the source's directions (projection)")
+        self.projection.setToolTip(
+            "Take only the energy of each SH order from the network, and the directions from the "
+            "source.\nThe model's card says how it was meant to be used."
+        )
+        self.settings.addRow(self.projection)
         self.result_name = name_edit()
         self.row("&Result", self.result_name, "Name of the new layer.", self.after)
         self.compare_when_done = QCheckBox("compare when done")
@@ -191,6 +197,7 @@ class HarmonizeDock(Dock):
         linear = name == "linear-rish"
         self.show_alignment.setVisible(linear)
         self.show_novelty.setVisible(not linear)
+        self.projection.setVisible(not linear)
         self._model_changed()
 
     def _suitable(self) -> int:
@@ -238,6 +245,8 @@ class HarmonizeDock(Dock):
         self.known = self.model_choice.currentData()
         known = self.known
         self.model_choice.setToolTip("" if known is None else f"{known.label}\n{known.tip}")
+        if known is not None:
+            self.projection.setChecked(bool(known.card.get("projection")))
         self._judge()
 
     def _judge(self) -> None:
@@ -288,7 +297,11 @@ class HarmonizeDock(Dock):
         if scan is None or self.known is None:
             return None
         name = self.result_name.text().strip()
-        return Job("Harmonize", apply_model, self.known, scan, name, preferences.device())
+        projection = self.projection.isChecked() if "projection" in self.known.card else None
+        return Job(
+            "Harmonize", apply_model, self.known, scan, name, preferences.device(),
+            projection=projection,
+        )  # fmt: skip
 
     def show_result(self, result: Any) -> None:
         """Add the harmonized scan, its scale maps and the alignment as new layers."""

@@ -98,6 +98,12 @@ class CompareModels(Section):
         ):  # fmt: skip
             widget.setToolTip(tip)
             form.addRow(label, widget)
+        self.both = QCheckBox("networks with and without projection")
+        self.both.setToolTip(
+            "Two rows for each network: as it maps the signal, and with the directions of the "
+            "source\nand only its energies per SH order."
+        )
+        form.addRow(self.both)
         self.list = QVBoxLayout()
         self.list.setSpacing(1)
         holder = QWidget()
@@ -211,6 +217,7 @@ class CompareModels(Section):
         return Job(
             "Compare methods", compare_known, scan, reference, self.chosen,
             scan_of(self.repeat.layer), self.map.currentText(), preferences.device(),
+            both=self.both.isChecked(),
         )  # fmt: skip
 
     def _map_chosen(self, *_: Any) -> None:

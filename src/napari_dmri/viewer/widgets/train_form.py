@@ -53,6 +53,20 @@ class TrainForm(Dock):
             self.blocks.addItem(str(count), count)
         self.blocks.setCurrentIndex(BLOCKS.index(TrainOptions().blocks))
         self.row("&Blocks", self.blocks, "Residual blocks, one after the other.", self.settings)
+        self.loss = QComboBox()
+        self.loss.addItem("the method's own", None)
+        self.loss.addItem("signal alone (the papers')", 0.0)
+        self.loss.addItem("signal and energy of order 2", 1.0)
+        self.row("&Loss", self.loss, "What is minimised. The signal's error alone makes fODFs and "
+                 "FA flatter than they are;\nSHResNet's own loss has the energy of order 2 beside "
+                 "it, Golkov's has not.",
+                 self.settings)  # fmt: skip
+        self.registration = QComboBox()
+        self.registration.addItem("rigid", "rigid")
+        self.registration.addItem("affine", "affine")
+        self.row("Al&ignment", self.registration, "How the two scans of a pair on different grids "
+                 "are brought together.",
+                 self.settings)  # fmt: skip
         self.epochs = QSpinBox()
         self.epochs.setRange(1, 1000)
         self.epochs.setValue(TrainOptions().epochs)
@@ -104,6 +118,8 @@ class TrainForm(Dock):
             blocks=self.blocks.currentData(),
             epochs=self.epochs.value(),
             seed=self.seed.value(),
+            energy=self.loss.currentData(),
+            registration=self.registration.currentData(),
             device=preferences.device(),
         )
 
@@ -117,6 +133,8 @@ class TrainForm(Dock):
         for field, methods in (
             (self.mode, ("shresnet",)),
             (self.blocks, ("shresnet",)),
+            (self.loss, ("shresnet", "golkov")),
+            (self.registration, ("shresnet", "golkov")),
             (self.epochs, ("shresnet", "golkov")),
             (self.seed, ("shresnet", "golkov")),
         ):
