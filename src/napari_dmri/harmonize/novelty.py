@@ -7,15 +7,15 @@ much they differ among them:
 
     f = (\overline{\log(R_l + \epsilon)},\; \log(\mathrm{sd} \log(R_l + \epsilon) + \delta))_l
 
-These do not change when the head is turned. A mixture of Gaussians is fitted to the training
-voxels, as tissues and their borders form several clusters, and the score is the distance that a
+These do not change when the head is turned. A mixture of Gaussians is fitted to the brain voxels of
+the training subjects, as tissues and their borders form several clusters, and the score is the distance that a
 single Gaussian would call Mahalanobis's,
 
 .. math:: d(f) = \sqrt{2 (\log p_{max} - \log p(f))}
 
 with :math:`p_{max}` the largest density at a cluster's centre. Maps show d divided by the distance
 that one in a hundred voxels of the most unusual training subject exceeds: 1 is as unusual as
-training voxels get.
+theirs get.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ REGION, SMALLEST = 3, 10
 
 @dataclass(frozen=True, eq=False)
 class Novelty:
-    """Hold what training voxels look like: a mixture of K Gaussians of F features.
+    """Hold what training subjects' brains look like: a mixture of K Gaussians of F features.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def fit_novelty(
 
 
 def novelty_map(novelty: Novelty, coefficients: Array, mask: Array) -> NDArray[np.float32]:
-    """Return how unlike the training voxels each voxel is (X, Y, Z); 0 outside the mask.
+    """Return how unlike the training subjects' each voxel is (X, Y, Z); 0 outside the mask.
 
     Above 1 are voxels more unusual than all but one in a hundred of the most unusual training
     subject's.
