@@ -1,12 +1,19 @@
 """Take the pictures of the guide from the running program: python docs/make_pictures.py [FOLDER].
 
-Runs the demo in a folder (a temporary one unless named) and keeps its screenshots.
+Runs the demo in a folder (a temporary one unless named) and keeps its screenshots. One picture
+alone, here that of networks beside CSD on a measured scan (half an hour and more on a CPU):
+
+    bash scripts/on-screen.sh .venv/bin/python docs/make_pictures.py --only real_networks
+
+It fits SHD-TV to the scan first; ``--steps 500`` makes that shorter, and ``--model FILE`` takes one
+that was fitted before, such as that of ``napari-dmri deconvolve fit SCAN -o FOLDER --method
+shd-tv --size small``.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -172,11 +179,25 @@ def fit_dock(images: Path) -> None:
     viewer.close()
 
 
-def real_networks(images: Path, folder: Path) -> None:
-    """Draw the fODFs of CSD and of the package's SHD-S-TV on a real scan, side by side."""
+def real_networks(
+    images: Path, folder: Path, model: Path | None = None, steps: int | None = None
+) -> None:
+    """Draw a real scan's fODFs side by side: CSD, SHD-TV fitted to it, and the package's SHD-S-TV.
+
+    Parameters
+    ----------
+    images, folder
+        Where the picture goes; where the scans are.
+    model
+        An SHD-TV that was fitted to the scan; None fits a small one.
+    steps
+        Of that fit; None follows its plan, of 3000.
+    """
     import napari
 
     from napari_dmri import read_scan
+    from napari_dmri.deconvolve.response import estimate_response
+    from napari_dmri.deconvolve.shd.fit import fit_to_scan
     from napari_dmri.signal.mask import brain_mask
     from napari_dmri.viewer.driving import press, settle, wait_for
     from napari_dmri.viewer.launch import open_dock
@@ -186,20 +207,34 @@ def real_networks(images: Path, folder: Path) -> None:
     scan = read_scan(folder / "siemens_trio" / "dwi.nii.gz")
     mask = brain_mask(scan)
     mask[:, :38] = mask[:, 63:] = False
-    viewer = napari.Viewer()
-    viewer.window.resize(1280, 860)
-    prepare(viewer)
-    data, kwargs, _ = scan_layer(replace(scan, name="siemens_trio"))
-    viewer.add_image(data, **kwargs)
-    dock = open_dock(viewer, "Deconvolve")
-    dock.mask_row.add(mask, scan, {}).visible = False
-    viewer.dims.order = PLANES["coronal"]
-    viewer.dims.set_current_step(1, 50)
+    scan = replace(scan, name="siemens_trio", mask=mask)
+    responses = estimate_response(scan)
+    with tempfile.TemporaryDirectory() as scratch:
+        if model is None:
+            made = fit_to_scan(
+                scan, responses, "shd-tv", size="small", steps=steps, progress=_printed()
+            )
+            model = made.model.save(Path(scratch) / "siemens_trio.safetensors")
+        viewer = napari.Viewer()
+        # Wide enough for what stands above the panels.
+        viewer.window.resize(1560, 860)
+        prepare(viewer)
+        data, kwargs, _ = scan_layer(replace(scan, mask=None))
+        viewer.add_image(data, **kwargs)
+        dock = open_dock(viewer, "Deconvolve")
+        dock.mask_row.add(mask, scan, {}).visible = False
+        dock.response.take(responses)
+        viewer.dims.order = PLANES["coronal"]
+        viewer.dims.set_current_step(1, 50)
+        dock.models.load(model)
+        wait_for(lambda: any(k.origin == "file" for k in dock.models.of("shd-tv")), "the file")
     dock.method.choose("shd-s-tv")
     wait_for(lambda: dock.models.known is not None and not dock.models.problem, "the model")
     press(dock.run_bar, 1200)
-    dock.beside_classical()
-    wait_for(lambda: viewer.canvas.grid.enabled, "the panels", 1200)
+    # Last in the row.
+    dock.compare.boxes["shd-s-tv"] = dock.compare.boxes.pop("shd-s-tv")
+    dock.compare.run_these("csd", "shd-tv", "shd-s-tv")
+    wait_for(lambda: viewer.canvas.grid.enabled, "the panels", 3600)
     for panel in dock.compare.panels:
         panel[1].restyle(size=1.5, threshold=0.2)
         panel[0].colorbar.visible = False
@@ -208,6 +243,18 @@ def real_networks(images: Path, folder: Path) -> None:
     viewer.scene.camera.zoom = 14
     keep(viewer, images / "deconvolve_beside.png")
     viewer.close()
+
+
+def _printed() -> Any:
+    """Return a progress that prints every percent once."""
+    told = [-1]
+
+    def report(fraction: float, text: str) -> None:
+        if int(100 * fraction) > told[0]:
+            told[0] = int(100 * fraction)
+            print(f"{told[0]} %  {text}", flush=True)
+
+    return report
 
 
 def keep(viewer: Any, path: Path) -> None:
@@ -244,25 +291,40 @@ def alignment(images: Path) -> None:
     viewer.close()
 
 
-def main() -> None:
-    """Run the demo and keep its pictures."""
-    images = Path(__file__).parent / "images"
-    images.mkdir(exist_ok=True)
-    phantom_glyphs(images)
-    train_dock(images)
-    fit_dock(images)
-    data = Path(os.environ.get("NAPARI_DMRI_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    if data.is_dir():
-        real_glyphs(images, data)
-        real_networks(images, data)
-    else:
-        print(f"glyphs.png is left as it is: real scans were not found at {data}")
+def demo(images: Path, folder: str | None) -> None:
+    """Run the demo in a folder, a temporary one unless named, and keep its pictures."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = run_demo(out=sys.argv[1] if len(sys.argv) > 1 else scratch, headless=True)
+        made = run_demo(out=folder or scratch, headless=True)
         for taken, kept in PICTURES.items():
-            picture = Image.open(folder / taken).convert("RGB")
+            picture = Image.open(made / taken).convert("RGB")
             picture.save(images / kept, optimize=True)
             print(f"{kept}: {(images / kept).stat().st_size / 1000:.0f} kB")
+
+
+def main() -> None:
+    """Take all pictures, or those that are asked for."""
+    images = Path(__file__).parent / "images"
+    images.mkdir(exist_ok=True)
+    data = Path(os.environ.get("NAPARI_DMRI_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    stages = {
+        "phantom_glyphs": lambda: phantom_glyphs(images),
+        "train_dock": lambda: train_dock(images),
+        "fit_dock": lambda: fit_dock(images),
+        "real_glyphs": lambda: real_glyphs(images, data),
+        "real_networks": lambda: real_networks(images, data, given.model, given.steps),
+        "demo": lambda: demo(images, given.folder),
+    }
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("folder", nargs="?", help="where the demo runs; a temporary one else")
+    parser.add_argument("--only", choices=stages, action="append", help="may be repeated")
+    parser.add_argument("--model", type=Path, help="an SHD-TV fitted to the real scan")
+    parser.add_argument("--steps", type=int, help="of the fit of SHD-TV to the real scan")
+    given = parser.parse_args()
+    for name in given.only or stages:
+        if name.startswith("real") and not data.is_dir():
+            print(f"{name} is left as it is: real scans were not found at {data}")
+            continue
+        stages[name]()
 
 
 if __name__ == "__main__":

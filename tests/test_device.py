@@ -104,3 +104,70 @@ def test_overlapping_jobs_give_the_threads_back() -> None:
         second.__enter__()
     second.__exit__(None, None, None)
     assert torch.get_num_threads() == before
+
+
+def settings() -> tuple[str, str]:
+    import torch
+
+    return torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+
+
+def test_tf32_is_off_only_while_float32_is_to_be_exact() -> None:
+    import torch
+
+    before = settings()
+    assert before[1] == "tf32"  # or the test tells nothing
+    with device.exact_float32():
+        assert "tf32" not in settings()
+        with device.exact_float32():
+            assert "tf32" not in settings()
+        assert "tf32" not in settings()
+    assert settings() == before
+    with pytest.raises(ValueError, match="stop"), device.exact_float32():
+        raise ValueError("stop")
+    assert settings() == before
+    # Nothing of torch's that reads the older settings is upset afterwards.
+    assert torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize("first_to_leave", [0, 1])
+def test_the_last_of_overlapping_jobs_puts_tf32_back(first_to_leave: int) -> None:
+    before = settings()
+    jobs = [device.exact_float32(), device.exact_float32()]
+    for job in jobs:
+        job.__enter__()
+    jobs.pop(first_to_leave).__exit__(None, None, None)
+    assert "tf32" not in settings()
+    jobs.pop().__exit__(None, None, None)
+    assert settings() == before
+
+
+@pytest.mark.parametrize("matmul", ["high", "highest"])
+@pytest.mark.parametrize("conv", [True, False])
+def test_what_a_program_chose_by_torchs_older_settings_stays(matmul: str, conv: bool) -> None:
+    import torch
+
+    try:
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = conv
+        with device.exact_float32():
+            assert "tf32" not in settings()
+        assert torch.get_float32_matmul_precision() == matmul
+        assert torch.backends.cudnn.allow_tf32 is conv
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = True
+
+
+def test_older_torch_has_older_switches(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    import torch
+
+    matmul, cudnn = SimpleNamespace(allow_tf32=False), SimpleNamespace(allow_tf32=True)
+    monkeypatch.setattr(torch.backends.cuda, "matmul", matmul)
+    monkeypatch.setattr(torch.backends, "cudnn", cudnn)
+    with device.exact_float32():
+        assert not cudnn.allow_tf32 and not matmul.allow_tf32
+    assert cudnn.allow_tf32 and not matmul.allow_tf32

@@ -6,7 +6,7 @@ import os
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_dmri.errors import InputError
 from napari_dmri.progress import Progress, silent
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Device",
     "choose_device",
+    "exact_float32",
     "free_memory",
     "out_of_memory",
     "require_memory",
@@ -218,3 +219,44 @@ def spare_core() -> Iterator[int]:
             before = _sparing.pop()
             if not _sparing:
                 torch.set_num_threads(before)
+
+
+_exact: list[list[tuple[Any, str, Any]]] = []
+_exact_lock = threading.Lock()
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Compute float32 as float32 on CUDA devices, without TF32, which rounds to 10 bits.
+
+    Torch allows TF32 in convolutions unless told otherwise, so that what is 1e-6 apart on a CPU
+    would be 1e-3 apart on a GPU. Autocast goes on as it is. The switches are the process's: the
+    last of overlapping jobs puts them back.
+    """
+    with _exact_lock:
+        # One that is off is left alone, so that programs that set torch's older switches, which
+        # newer ones must not contradict, find them as they were.
+        changed = [] if _exact else [s for s in _tf32_switches() if s[2] in (True, "tf32")]
+        for owner, name, before in changed:
+            setattr(owner, name, False if before is True else "ieee")
+        _exact.append(changed)
+    try:
+        yield
+    finally:
+        with _exact_lock:
+            # What the first one changed lies at the bottom: the last one puts it back.
+            for owner, name, before in _exact.pop():
+                setattr(owner, name, before)
+
+
+def _tf32_switches() -> list[tuple[Any, str, Any]]:
+    """Return what may allow TF32: each one's owner, name and value."""
+    import torch
+
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    # From torch 2.9 on; reading the older ones raises once these were set.
+    if hasattr(cudnn, "conv"):
+        found = [(matmul, "fp32_precision"), (cudnn.conv, "fp32_precision")]
+    else:
+        found = [(matmul, "allow_tf32"), (cudnn, "allow_tf32")]
+    return [(owner, name, getattr(owner, name)) for owner, name in found]

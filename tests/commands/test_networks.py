@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from napari_dmri.commands.networks import bvalues_of, curves_table, tissues_of
 from napari_dmri.deconvolve.shd import presets
 from napari_dmri.deconvolve.shd.model import ShdModel
 from napari_dmri.errors import Cancelled, InputError
-from napari_dmri.images import ScalarImage
-from napari_dmri.io import read_map, read_sh, write_map, write_scan
+from napari_dmri.images import ScalarImage, ShImage
+from napari_dmri.io import read_map, read_sh, write_map, write_scan, write_sh
 from napari_dmri.io.responses import write_responses
 
 runner = CliRunner()
@@ -100,6 +101,124 @@ def test_a_fit_that_was_stopped_keeps_its_state_and_goes_on(folder, tmp_path, mo
     assert not (out / "model.training.safetensors").exists() and (out / "fod.nii.gz").is_file()
 
 
+def test_a_fits_results_appear_together_or_not_at_all(folder, tmp_path, monkeypatch):
+    from napari_dmri.io import atomic
+
+    out = tmp_path / "fit"
+    args = ("fit", folder / "sub-0_dwi.nii.gz", "-o", out, "--response", folder / "resp_wm.txt",
+            "--device", "cpu", "--tissues", "csf", "-q")  # fmt: skip
+
+    def full(*args, **more):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(atomic, "write_text", full)  # the last of the files
+        result = run(*args, code=2)
+    assert "No space left" in result.output
+    # The training is kept, and nothing of what comes of it.
+    assert all(p.name.startswith("model.training.") for p in out.iterdir())
+    run(*args)
+    names = {p.name for p in out.iterdir()}
+    assert {"fod.nii.gz", "fod.json", "csf.nii.gz", "model.safetensors", "curves.tsv"} <= names
+    assert not any(n.startswith(".") or "training" in n for n in names)
+    # What lies beside an image would be replaced, too, and is refused before any work.
+    for name in names - {"fod.json"}:
+        (out / name).unlink()
+    again = run(*args, code=2)
+    assert "fod.json exists already" in " ".join(again.output.split())
+
+
+def test_a_fit_that_is_terminated_keeps_its_state(folder, tmp_path, monkeypatch):
+    from napari_dmri.deconvolve.shd import fit as module
+
+    out, real = tmp_path / "fit", module.fit_to_scan
+
+    def terminated(*args, progress=None, **more):
+        def report(fraction, text):
+            if text.startswith("epoch 2"):
+                signal.raise_signal(signal.SIGTERM)
+            progress(fraction, text)
+
+        return real(*args, progress=report, **more)
+
+    args = ("fit", folder / "sub-0_dwi.nii.gz", "-o", out, "--response", folder / "resp_wm.txt",
+            "--device", "cpu", "--tissues", "csf", "-q")  # fmt: skip
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "fit_to_scan", terminated)
+        result = run(*args, code=130)
+    assert "The same command goes on from model.training.safetensors" in result.output
+    card = json.loads((out / "model.training.json").read_text())
+    assert card["total_steps"] == 3, "the state is of the step before"
+    run(*args)
+    assert (out / "fod.nii.gz").is_file()
+
+
+@pytest.fixture(scope="module")
+def known(folder):
+    """Write fODFs of the two subjects, and lists that name those of both and of one."""
+    rng = np.random.default_rng(0)
+    rows = (folder / "subjects.tsv").read_text().splitlines()
+    for n in (0, 1):
+        fod = rng.random((6, 5, 4, 15)).astype(np.float32)
+        write_sh(ShImage(fod, AFFINE, normalised=False), folder / f"sub-{n}_fod.nii.gz")
+    for name, last in (("known", "sub-1_fod.nii.gz"), ("one", "n/a")):
+        lines = [f"{rows[0]}\tfod", f"{rows[1]}\tsub-0_fod.nii.gz", f"{rows[2]}\t{last}"]
+        (folder / f"{name}.tsv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_a_network_is_taught_by_known_fods_first(known, tmp_path):
+    path = tmp_path / "taught.safetensors"
+    result = run("train", "shd-s", "--teach", "--subjects", known / "known.tsv", "-o", path,
+                 "--steps", 10, "--device", "cpu")  # fmt: skip
+    card = ShdModel.load(path).card
+    assert card["known_fods"] and card["losses"]["supervised"] == 0
+    assert card["taught"]["losses"]["supervised"] == 1
+    before = card["taught"]["steps"]
+    assert before > card["outcome"]["steps"] > 0
+    assert f"after {before} steps with known fODFs" in result.stdout
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["taught.json", "taught.safetensors"]
+
+
+def test_teaching_goes_on_in_the_second_part(known, tmp_path, monkeypatch):
+    from napari_dmri.deconvolve.shd import teach as module
+
+    real, path = module.teach_model, tmp_path / "taught.safetensors"
+
+    def stopped(*args, progress=None, **more):
+        def report(fraction, text):
+            if text.startswith("signals alone: reading"):
+                raise Cancelled
+
+        return real(*args, progress=report, **more)
+
+    args = ("train", "shd-s", "--teach", "--subjects", known / "known.tsv", "-o", path,
+            "--steps", 10, "--device", "cpu", "-q")  # fmt: skip
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "teach_model", stopped)
+        result = run(*args, code=130)
+    assert "goes on from taught.training.taught.safetensors" in result.output
+    run(*args)
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["taught.json", "taught.safetensors"]
+
+
+def test_teaching_without_what_it_needs_is_refused_before_any_work(known, tmp_path):
+    given = ("-o", tmp_path / "new" / "m", "--teach")
+    for more, words in (
+        (("--subjects", known / "one.tsv"), "1 of 2 subjects have known fODFs, and teaching begins "
+         "with them; sub-1 have none. Name an SH image on the scan's grid for each (in a list of "
+         "subjects the column fod)"),
+        (("--subjects", known / "subjects.tsv"), "0 of 2 subjects have known fODFs"),
+        (("--subjects", known / "known.tsv", "--validation", known / "subjects.tsv"),
+         "2 of 4 subjects"),
+        (("--subjects", known / "known.tsv", "--supervised", "0.5"), "--supervised is given"),
+        (("--subjects", known / "known.tsv", "--start", "m.safetensors"), "--start is given"),
+    ):  # fmt: skip
+        result = run("train", "shd-s", *given, *more, code=2)
+        assert words in " ".join(result.output.split())
+    assert not list(tmp_path.iterdir())
+
+
 def test_train_writes_a_model_of_the_subjects(folder, tmp_path):
     path = tmp_path / "two"
     result = run("train", "shd-s", "--subjects", folder / "subjects.tsv", "-o", path,
@@ -168,13 +287,26 @@ def test_what_cannot_be_done_is_said_before_any_work(folder, tmp_path):
         (("train", "shd", "--subjects", scan.parent / "no.tsv", "-o", tmp_path / "a"),
          "No list at"),
         (("apply", scan, "--method", "shd", "-o", tmp_path / "a.nii.gz", "--response",
-          folder / "resp_wm.txt"), "fit one to this scan"),
+          folder / "resp_wm.txt"), "(there are models of shd-s-tv: shd-s-tv-one-shell: b = 0, "
+         "1100, wm + csf; shd-s-tv-two-shells: b = 0, 1000, 3000, wm + gm + csf): choose shd-s-tv, "
+         "fit one to this scan (Fit to this scan, or 'napari-dmri deconvolve fit SCAN --method shd "
+         "-o FOLDER'), or choose a model's file (--model FILE)."),
         (("apply", scan, "--method", "csd", "-o", tmp_path / "a.nii.gz", "--model", "m"),
          "CSD does not take model"),
     ):  # fmt: skip
         result = run(*args, code=2)
         assert words in " ".join(result.output.split())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("there", ["m.json", "m.safetensors"])
+def test_a_name_that_is_taken_is_refused_before_training(folder, tmp_path, there):
+    (tmp_path / there).write_text("{}")
+    result = run(
+        "train", "shd", "--subjects", folder / "subjects.tsv", "-o", tmp_path / "m", code=2
+    )
+    assert "exists already and is not overwritten" in " ".join(result.output.split())
+    assert [path.name for path in tmp_path.iterdir()] == [there]
 
 
 def test_lists_of_tissues_and_shells():

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_dmri.compare.tissue import TISSUES, fa_threshold, tissue_labels
+from napari_dmri.compare.tissue import TISSUES, fa_threshold, labels_on, tissue_labels
 from napari_dmri.errors import InputError
+from napari_dmri.images import ScalarImage
 from napari_dmri.signal.tensor import fit_tensor
 
 
@@ -51,3 +52,35 @@ def test_bad_masks_are_refused(scan):
     tensor = fit_tensor(scan, mask=scan.mask)
     with pytest.raises(InputError, match="No voxel to label: the mask holds 0"):
         tissue_labels(tensor, mask=np.zeros(scan.grid, bool))
+
+
+def test_labels_on_the_scan_are_taken(scan):
+    labels = np.ones(scan.grid, np.int16)
+    assert labels_on(labels, scan) is labels
+    assert labels_on(ScalarImage(labels, scan.affine + 1e-5), scan) is labels
+
+
+@pytest.mark.parametrize(
+    ("shift", "words"),
+    [
+        ((5, 0, 0), r"up to 5 mm apart; resample the labels to the target's grid"),
+        ((0, 3, 4), r"up to 5 mm apart"),
+        ((0.0, 0.0, 0.25), r"up to 0\.25 mm apart"),
+    ],
+)
+def test_labels_that_lie_elsewhere_are_refused_in_millimetres(scan, shift, words):
+    affine = scan.affine.copy()
+    affine[:3, 3] += shift
+    image = ScalarImage(np.ones(scan.grid, np.int16), affine, "segmentation")
+    with pytest.raises(InputError, match=r"\(segmentation\).*" + words):
+        labels_on(image, scan)
+
+
+def test_labels_of_other_voxels_are_refused(scan):
+    larger = scan.affine.copy()
+    larger[:3, :3] *= 1.5
+    with pytest.raises(InputError, match=r"\(map\) and A have 9 x 8 x 6 voxels each, which"):
+        labels_on(ScalarImage(np.ones(scan.grid, np.int16), larger), scan)
+    for given in (np.ones((2, 2, 2)), ScalarImage(np.ones((2, 2, 2)), scan.affine)):
+        with pytest.raises(InputError, match=r"labels have shape \(2, 2, 2\)"):
+            labels_on(given, scan)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ from typer.testing import CliRunner
 
 from napari_dmri import Cancelled
 from napari_dmri.cli import app
+from napari_dmri.commands import batch
 from napari_dmri.commands.training import short_stages, state_beside
-from napari_dmri.harmonize import GolkovHarmonizer, load
+from napari_dmri.harmonize import GolkovHarmonizer, LinearRish, load
 from napari_dmri.harmonize.learned import PAPER_STAGES
 from napari_dmri.images import ScalarImage
 from napari_dmri.io import read_scan, write_map, write_scan
+from napari_dmri.progress import silent
 
 from .conftest import AFFINE, subject_pair
 
@@ -145,6 +148,65 @@ def test_options_that_do_not_fit_are_refused(folder, tmp_path):
     assert [s.epochs for s in short_stages(7)] == [5, 7] and len(short_stages(0)) == 1
     assert [s.lr for s in short_stages(None, 3e-4)] == [3e-4, 3e-4]
     assert short_stages(None) == PAPER_STAGES
+
+
+@pytest.mark.parametrize("method", ["golkov", "linear-rish"])
+@pytest.mark.parametrize("there", ["m.json", "m.safetensors"])
+def test_a_name_that_is_taken_is_refused_before_training(
+    folder, tmp_path, monkeypatch, method, there
+):
+    for model in (GolkovHarmonizer, LinearRish):
+        monkeypatch.setattr(model, "fit", None)
+    (tmp_path / there).write_text("{}")
+    said = run(
+        *("harmonize", "train", method, "--pairs", folder / "three.tsv", "-o", tmp_path / "m"),
+        code=2,
+    )
+    assert "exists already and is not overwritten" in " ".join(said.split())
+    assert [path.name for path in tmp_path.iterdir()] == [there]
+
+
+def test_lists_of_several_target_sites_are_refused(folder, tmp_path):
+    lines = (folder / "three.tsv").read_text().splitlines()
+    sites = ("target_site", "b", "b", "c")
+    table = folder / "mixed.tsv"
+    table.write_text("".join(f"{a}\t{b}\n" for a, b in zip(lines, sites, strict=True)))
+    train = ("harmonize", "train", "golkov", "-o", tmp_path / "m", "--pairs")
+    said = " ".join(run(*train, table, code=2).split())
+    assert "2 target sites (c: sub-3; b: sub-1, sub-2)" in said
+    good = folder / "two.tsv"
+    good.write_text("\n".join(table.read_text().splitlines()[:3]) + "\n")
+    other = folder / "other.tsv"
+    other.write_text("\n".join([table.read_text().splitlines()[n] for n in (0, 3)]) + "\n")
+    said = " ".join(run(*train, good, "--validation", other, code=2).split())
+    assert "2 target sites (c: sub-3; b: sub-1, sub-2)" in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("trained", "recipe"), [("always", "always"), ("affine", "rigid"), (None, "rigid")]
+)
+def test_pairs_are_evaluated_as_aligned_as_they_were_trained(folder, monkeypatch, trained, recipe):
+    class Stop(Exception):
+        pass
+
+    def look(source, target, repeat, subject, used, device):
+        raise Stop(used.registration)
+
+    monkeypatch.setattr(batch, "on_one_grid", look)
+    card = {"shell": 1200.0, "order": 4, "subjects": [], "inputs": []}
+    card |= {} if trained is None else {"parameters": {"registration": trained}}
+    with pytest.raises(Stop, match=recipe):
+        model = SimpleNamespace(card=card)
+        batch.evaluate_pairs(model, folder / "pairs.tsv", "cpu", silent)
+
+
+def test_always_is_a_choice_of_the_command(folder, tmp_path):
+    train = ("harmonize", "train", "golkov", "--pairs", folder / "three.tsv", "--epochs", 0)
+    run(*train, "-o", tmp_path / "m", "--registration", "always")
+    model = load(tmp_path / "m.safetensors")
+    assert model.registration == "always"
+    assert any("was left where it is" in note for note in model.card["notes"])
 
 
 def test_the_papers_loss_and_affine_pairs_are_for_the_asking(folder, tmp_path):

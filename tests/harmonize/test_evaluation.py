@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_dmri import Cancelled, DmriWarning, InputError
-from napari_dmri.harmonize import Pair, evaluation, load
+from napari_dmri.harmonize import GolkovHarmonizer, Pair, evaluation, load
 from napari_dmri.harmonize.contenders import (
     SWEEP,
     Case,
@@ -18,11 +18,14 @@ from napari_dmri.harmonize.contenders import (
     read_cases,
 )
 from napari_dmri.harmonize.evaluation import cross_validate, read_refusals, read_scores
+from napari_dmri.harmonize.evaluation_plan import Settings
 from napari_dmri.harmonize.evaluation_report import closed, report_tables, write_report
-from napari_dmri.harmonize.evaluation_rows import FLOOR, REFITTED, on_grid
+from napari_dmri.harmonize.evaluation_rows import FLOOR, REFITTED, baselines, on_grid
+from napari_dmri.images import ScalarImage
+from napari_dmri.progress import silent
 from napari_dmri.training import Stage
 
-from .conftest import subject_pair
+from .conftest import AFFINE, subject_pair
 
 STAGES = (Stage("adam", 3e-3, 256, 3),)
 QUICK = {"contenders": ("golkov",), "stages": STAGES, "folds": 2, "device": "cpu"}
@@ -127,6 +130,26 @@ def test_what_is_done_is_not_done_again(done, cases, monkeypatch):
         cross_validate(cases, out, **QUICK, seed=1)
     with pytest.raises(InputError, match="numbered 1 to 2"):
         cross_validate(cases, out, **QUICK, only=[7])
+
+
+def test_tissue_of_another_grid_is_refused(cases):
+    elsewhere = AFFINE + np.outer([4, 0, 0, 0], [0, 0, 0, 1])
+    labels = ScalarImage(cases[0].pair.tissue, elsewhere, "l1")
+    bad = replace(cases[0], pair=replace(cases[0].pair, tissue=labels))
+    with pytest.raises(InputError, match=r"\(l1\) and sub-1 b .* lie up to 4 mm apart"):
+        baselines(bad, Settings(1200.0, 4), Fold(1, (), (), ()), "cpu", silent)
+
+
+def test_a_stray_card_is_found_before_a_fold_trains(cases, tmp_path, monkeypatch):
+    (tmp_path / "fold-01").mkdir(parents=True)
+    (tmp_path / "fold-01" / "golkov.json").write_text("{}")
+    monkeypatch.setattr(GolkovHarmonizer, "fit", None)
+    with pytest.raises(InputError, match=r"golkov\.json, where the model's card goes, exists"):
+        fold = Fold(1, ("sub-1", "sub-2"), ("sub-3",), ("sub-4",))
+        by_name = {case.subject: case for case in cases}
+        settings = Settings(1200.0, 4)
+        one = contender("golkov")
+        evaluation._trained(one, by_name, tmp_path / "fold-01", settings, fold, "cpu", silent)
 
 
 def test_a_stopped_cross_validation_goes_on_to_the_same_scores(done, cases, tmp_path):

@@ -16,6 +16,7 @@ from napari_dmri.compare.methods_text import methods_text
 from napari_dmri.harmonize import METHODS, Pair, networks
 from napari_dmri.harmonize.learned import PAPER_STAGES, GolkovHarmonizer, SHResNetHarmonizer
 from napari_dmri.harmonize.training_pairs import Recipe, add_pair, moved_source
+from napari_dmri.images import ScalarImage
 from napari_dmri.provenance import provenance
 from napari_dmri.signal.sh_fit import fit_sh
 from napari_dmri.sphere.harmonics import design_matrix
@@ -327,7 +328,11 @@ def test_bad_pairs_are_refused_in_words(tmp_path):
     apart = Pair(
         pair.source.with_mask(pair.source.mask & half), pair.target.with_mask(other), "sub-1"
     )
+    elsewhere = AFFINE + np.outer([0, 0, 5, 0], [0, 0, 0, 1])
+    misplaced = ScalarImage(tissue_of(pair).tissue, elsewhere, "l1")
     with Store(15, 30, tmp_path) as store:
+        with pytest.raises(InputError, match=r"\(l1\) and sub-1 b .* up to 5 mm apart; resample"):
+            add_pair(store, replace(pair, tissue=misplaced), "sub-1", RECIPE)
         with pytest.raises(InputError, match=r"sub-1: the masks .* do not overlap"):
             add_pair(store, apart, "sub-1", RECIPE)
         with pytest.raises(InputError, match="tissue labels have shape"):
@@ -345,7 +350,7 @@ def test_bad_pairs_are_refused_in_words(tmp_path):
         )
         with (
             warnings.catch_warnings(),
-            pytest.raises(InputError, match="cannot be aligned"),
+            pytest.raises(InputError, match=r"do not lie on each other.*--registration always"),
         ):
             warnings.simplefilter("ignore", DmriWarning)
             add_pair(store, Pair(pair.source, strange, "sub-1"), "sub-1", RECIPE)

@@ -92,6 +92,18 @@ def test_within_an_epoch_it_is_shown_only_when_another_slice_is_asked_for(store)
     assert [(p.axis, p.epoch, p.whole) for p in seen] == [(2, 0, True), (0, 1, False), (0, 1, True)]
 
 
+def test_a_slice_that_is_asked_for_while_it_waits_is_shown_once(store):
+    held, *_ = store
+    wanted, seen = [(2, 4.0)], []
+    listen = previewing(
+        held, shaken("golkov"), "cpu", seen.append, None, affine=None, at=lambda: wanted[0]
+    )
+    for place in ((2, 4.0), (0, 3.0), (0, 3.0), (2, 4.0)):
+        wanted[0] = place
+        listen(Event("pause", 1, 1, 1, 9))
+    assert [p.axis for p in seen] == [0, 2]
+
+
 @pytest.mark.parametrize("kind", [GolkovHarmonizer, SHResNetHarmonizer])
 def test_looking_changes_no_bit_of_what_is_learned(kind):
     stages = [Stage("adam", 1e-3, 256, 1)]

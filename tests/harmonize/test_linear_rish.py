@@ -247,6 +247,7 @@ def test_order_above_the_poorer_site(world):
 
 
 @pytest.mark.filterwarnings("ignore:Trained on one travelling subject")
+@pytest.mark.filterwarnings("ignore:sub-1. FA and L0")  # the first twelve directions are a cap
 def test_common_order_is_the_poorer_sites():
     pair = subject_pair(1)
     poor = pair.target.select(np.r_[0, 1, 2:14])

@@ -203,6 +203,31 @@ def test_tiles_equal_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(tiled[~mask], values[~mask])
 
 
+MODES = ("paper", "tiled")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_network_is_run_with_tf32(mode: str) -> None:
+    seen = set()
+    network = trained(mode=mode, blocks=1)
+
+    def progress(fraction: float, text: str) -> None:
+        seen.add(torch.backends.cudnn.conv.fp32_precision)
+
+    networks.predict(network, volume((6, 5, 4)), device="cpu", progress=progress)
+    assert seen == {"ieee"} and torch.backends.cudnn.conv.fp32_precision == "tf32"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device to compare with")
+@pytest.mark.parametrize("mode", MODES)
+def test_a_cuda_device_gives_what_the_cpu_gives(mode: str) -> None:
+    network, values = trained(mode=mode, blocks=2), volume((24, 20, 16))
+    mask = np.random.default_rng(1).random(values.shape[:3]) > 0.3
+    cpu, cuda = (networks.predict(network, values, mask, device=d) for d in ("cpu", "cuda"))
+    # TF32 would make this some 1e-4.
+    assert np.linalg.norm(cuda[mask] - cpu[mask]) < 5e-6 * np.linalg.norm(cpu[mask])
+
+
 def test_the_modes_differ_once_trained() -> None:
     values = volume((8, 8, 8))
     paper, tiled = (

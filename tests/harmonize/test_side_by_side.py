@@ -11,6 +11,7 @@ import pytest
 from napari_dmri import GradientTable, InputError
 from napari_dmri.harmonize import GolkovHarmonizer, compare_models, write_side_by_side
 from napari_dmri.harmonize.side_by_side import MEASURED, REFIT
+from napari_dmri.images import ScalarImage
 from napari_dmri.training import Stage
 
 pytestmark = pytest.mark.filterwarnings("ignore::napari_dmri.errors.DmriWarning")
@@ -115,6 +116,19 @@ def test_a_scan_is_no_reference_of_itself_nor_of_another_person_or_grid(world, l
         compare_models(source, moved, [world.model])
     with pytest.raises(InputError, match="No model can be compared"):
         compare_models(source, target, [])
+
+
+def test_labels_of_another_grid_are_refused(world, labels):
+    source, target = world.held_out.source, world.held_out.target
+    affine = target.affine.copy()
+    affine[2, 3] += 2.5
+    misplaced = ScalarImage(labels, affine, "l9")
+    for given, words in (
+        (misplaced, r"\(l9\) and .* which lie up to 2\.5 mm apart"),
+        (labels[1:], "labels have shape"),
+    ):
+        with pytest.raises(InputError, match=words):
+            compare_models(source, target, [world.model], labels=given)
 
 
 def test_a_model_is_not_compared_on_a_person_it_was_trained_on(world):

@@ -1,12 +1,14 @@
 import json
 import os
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from napari_dmri import InputError
 from napari_dmri.training import load_checkpoint, save_checkpoint
+from napari_dmri.training.checkpoint import model_files, require_free, taken
 
 
 @pytest.fixture
@@ -110,3 +112,39 @@ def test_tampered_card(model):
 def test_other_kind(model):
     with pytest.raises(InputError, match="expected a 'deconvolver'"):
         load_checkpoint(model[0], kind="deconvolver")
+
+
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        ("m.safetensors", r"m\.safetensors exists already and is not overwritten; choose another"),
+        ("m.json", r"m\.json, where the model's card goes, exists already and is not overwritten"),
+    ],
+)
+@pytest.mark.parametrize("name", ["m", "m.safetensors"])
+def test_a_name_that_is_taken_is_refused_before_work_begins(tmp_path, there, words, name):
+    (tmp_path / there).write_text("{}")
+    with pytest.raises(InputError, match=words):
+        require_free(tmp_path / name)
+    assert taken(tmp_path / name)
+    assert require_free(tmp_path / name, overwrite=True) == tmp_path / "m.safetensors"
+
+
+def test_a_name_that_is_free_gets_its_suffix(tmp_path):
+    assert taken(tmp_path / "m") == ""
+    assert require_free(tmp_path / "new" / "m.v1") == tmp_path / "new" / "m.v1.safetensors"
+    assert model_files("a/m.v1") == (Path("a/m.v1.safetensors"), Path("a/m.v1.json"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["m.safetensors", "m.json"])
+def test_a_name_of_a_folder_is_refused(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match="is a folder"):
+        require_free(tmp_path / "m", overwrite=True)
+
+
+def test_a_place_that_is_no_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file; choose a folder"):
+        require_free(tmp_path / "file" / "m")

@@ -193,6 +193,20 @@ def test_a_line_is_learned_and_the_curves_say_so():
     assert {e.stage for e in epochs} == {1, 2}
 
 
+@pytest.mark.parametrize("counts", [True, False])
+def test_weights_of_other_data_need_not_count(counts):
+    worse = (Stage("sgd", lr=0.5, batch=40, epochs=1),)
+    model = network()
+    run(model)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    fit = run(model, worse, start_counts=counts)
+    assert [entry["epoch"] for entry in fit.curves] == [0, 1]
+    assert fit.curves[1]["validation"] > fit.curves[0]["validation"]
+    assert fit.best_epoch == (0 if counts else 1)
+    same = all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert same == counts
+
+
 def test_pause_waits_and_finish_keeps_the_best():
     switch = Switch(paused=True)
     texts = []
@@ -209,6 +223,22 @@ def test_pause_waits_and_finish_keeps_the_best():
     assert done.finished_early
     assert [c["epoch"] for c in done.curves] == [0, 1, 2]
     assert done.steps == 5 + 2
+
+
+def test_while_it_waits_it_tells_so_now_and_then():
+    switch = Switch(paused=True)
+    events = []
+
+    def tell(event):
+        events.append(event)
+        if sum(e.kind == "pause" for e in events) == 2:
+            switch.paused = False
+
+    waited = run(network(), switch=switch, on_event=tell)
+    pauses = [e for e in events if e.kind == "pause"]
+    assert [(e.epoch, e.step, e.train) for e in pauses] == [(1, 0, None)] * 2
+    plain = run(network())
+    assert [c["train"] for c in waited.curves] == [c["train"] for c in plain.curves]
 
 
 def test_cancel_works_while_paused(tmp_path):

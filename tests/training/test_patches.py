@@ -1,5 +1,7 @@
 """The store and its samplers: borders, coverage, determinism, losses with unequal directions."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -164,6 +166,61 @@ def test_the_energy_of_order_2_is_compared_with_an_unsmoothed_fit(tmp_path):
         loss(network, batch.tensors).backward()  # no energy at all: the root has a slope still
         assert torch.isfinite(network.weight.grad).all()
     assert loss_with_energy(0) is signal_loss and loss_with_energy(2).weight == 2
+
+
+@pytest.mark.parametrize("make", [lambda s, d: Patches(s, 3, d), lambda s, d: Tiles(s, 4, 1, d)])
+def test_all_batches_have_one_design_on_the_device_though_the_store_is_not_there(filled, make):
+    store, _ = filled
+    # A device without memory: what lies there can be told from what stays on the host.
+    where = torch.device("meta")
+    sampler, seen, kept = make(store, "meta"), [], []
+    for batch in sampler.batches(16, (0,)):
+        assert all(t.device.type == "cpu" for t in batch.tensors[:4])
+        moved = batch.to(where).tensors
+        assert all(t.device == where for t in moved)
+        seen.append(moved[4])
+        kept.append(moved[5])
+    assert len(seen) > 3
+    assert all(t is sampler.designs for t in seen) and all(t is sampler.shares for t in kept)
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_store_that_fits_the_gpu_twice_lies_there(filled, monkeypatch, fits):
+    store, _ = filled
+    from napari_dmri import device
+    from napari_dmri.training import patches
+
+    moved = {}
+
+    def note(name):
+        def to(where):
+            moved[name] = where.type
+            return getattr(Store, name)(store)
+
+        return lambda: SimpleNamespace(to=to)
+
+    for name in ("inputs", "targets", "designs", "shares"):
+        monkeypatch.setattr(store, name, note(name))
+    monkeypatch.setattr(device, "free_memory", lambda name: 10**9 if fits else store.nbytes)
+    patches.Patches(store, device="cuda")
+    large = "cuda" if fits else "cpu"
+    assert moved == {"inputs": large, "targets": large, "designs": "cuda", "shares": "cuda"}
+
+
+def test_the_loss_keeps_its_fits_over_an_epoch(filled, monkeypatch):
+    store, _ = filled
+    calls = []
+    real = torch.linalg.pinv
+
+    def counted(matrix):
+        calls.append(matrix.shape)
+        return real(matrix)
+
+    monkeypatch.setattr(torch.linalg, "pinv", counted)
+    loss = SignalEnergyLoss(1.0)
+    for batch in Patches(store).batches(16, (0,)):
+        loss(identity, batch.to(torch.device("cpu")).tensors)
+    assert len(calls) == 1
 
 
 def test_without_order_2_there_is_no_energy_to_compare(tmp_path):

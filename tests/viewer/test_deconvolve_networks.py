@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
 
 from napari_dmri.deconvolve.registry import METHODS
 from napari_dmri.deconvolve.shd import presets, shipped
 from napari_dmri.deconvolve.shd.architecture import Architecture
+from napari_dmri.deconvolve.shd.model import ShdModel
 from napari_dmri.errors import InputError
 from napari_dmri.images import Response, ResponseSet
 from napari_dmri.io.responses import write_responses
@@ -25,6 +27,7 @@ from napari_dmri.viewer.network_models import Known, is_network
 from napari_dmri.viewer.widgets import _parts
 from napari_dmri.viewer.widgets._parts import time_words
 from napari_dmri.viewer.widgets.deconvolve_curves import TermCurves
+from napari_dmri.viewer.widgets.deconvolve_fit_settings import WeightField
 from napari_dmri.viewer.widgets.deconvolve_method import FAMILIES
 
 pytestmark = pytest.mark.viewer
@@ -234,6 +237,151 @@ def test_a_method_of_the_papers_is_fitted_to_tiles_and_to_few_directions(dock, s
     made = dock.result.result
     assert list(made.volumes) == choose_subset(dock.scan.gradients, 9).tolist()
     assert dock.result.model.card["mode"] == "tiled"
+
+
+def test_tissues_and_weights_of_the_loss_are_chosen_told_and_kept(
+    dock, settle, finish, tmp_path, monkeypatch
+):
+    how, scan = dock.fit_settings, dock.scan
+    rows = [how.tissues.itemText(i) for i in range(how.tissues.count())]
+    assert rows == ["as the shells allow", "WM", "WM + CSF", "WM + GM", "WM + GM + CSF"]
+    items = how.tissues.model()
+    assert [items.item(i).isEnabled() for i in range(5)] == [True, True, True, False, False]
+    assert "responses of WM, CSF and none of GM" in items.item(4).toolTip()
+    assert how.options.others is None and how.options.weights == {}
+    assert dock.device.sentence.endswith("| WM + CSF")
+    usual = presets.PRESETS["shd-s-tv"].losses
+    shown = {name: field.value() for name, field in how.weights.items()}
+    assert shown == {name: getattr(usual, name) for name in shown}
+    assert how.weights["sparsity"].text() == "5e-05"
+    states = [state_file(scan, "shd-s-tv", how.options)]
+
+    # As it is typed, not before it is finished.
+    field = how.weights["sparsity"]
+    field.selectAll()
+    QTest.keyClicks(field, "1e-3")
+    assert not how.options.weights
+    QTest.keyClick(field, Qt.Key.Key_Return)
+    assert how.options.weights == {"sparsity": 1e-3}
+    states.append(state_file(scan, "shd-s-tv", how.options))
+    how.tissues.setCurrentIndex(1)
+    states.append(state_file(scan, "shd-s-tv", how.options))
+    assert len(set(states)) == 3
+    assert dock.device.sentence.endswith("| WM | sparsity 0.001 (usually 5e-05)")
+    # Each method has its own; what was set by hand is remembered.
+    dock.method.choose("shd")
+    assert how.weights["spatial"].value() == 0 and how.options.weights == {}
+    how.weights["spatial"].stepUp()
+    assert how.options.weights == {"spatial": 1e-3}
+    dock.method.choose("shd-s-tv")
+    assert how.weights["spatial"].value() == 0.5 and field.text() == "0.001"
+    dock.run_bar.button.click()
+    finish(dock.run_bar)
+    assert dock.result is not None, dock.run_bar.message.sentence
+    card = dock.result.model.card
+    assert card["tissues"] == ["wm"] and card["losses"]["sparsity"] == 1e-3
+    assert card["losses"]["spatial"] == 0.5
+
+    # A model to begin from keeps its tissues.
+    dock.models.choose_fit()
+    how.start.setCurrentIndex(1)
+    assert not how.tissues.isEnabled() and "begins from: WM" in how.tissues.toolTip()
+    assert how.options.others is None and "| WM | sparsity" in dock.device.sentence
+    how.start.setCurrentIndex(0)
+    how.tissues.setCurrentIndex(2)
+    assert how.tissues.isEnabled() and how.options.others == ("csf",)
+    write_responses(ResponseSet({"wm": responses_of(scan).wm}), tmp_path / "alone.txt")
+    assert dock.response.load(tmp_path / "alone.txt")
+    assert how.options.others is None and not items.item(2).isEnabled()
+    field.setValue(5e-5)
+    assert how.options.weights == {} and dock.device.sentence.endswith("| WM")
+
+
+def test_weights_of_any_magnitude_can_be_typed(qtbot):
+    field = WeightField()
+    qtbot.addWidget(field)
+    states = {text: field.validate(text, 0)[0].name for text in ("2e-4", "5", "0,1", "1e-", ".")}
+    assert states == {
+        "2e-4": "Acceptable", "5": "Acceptable", "0,1": "Acceptable", "1e-": "Intermediate",
+        ".": "Intermediate",
+    }  # fmt: skip
+    assert {field.validate(text, 0)[0].name for text in ("-1", "nan", "1 x")} == {"Invalid"}
+    field.setValue(2e-4)
+    field.stepUp()
+    assert field.text() == "0.0004"
+    field.stepBy(-2)
+    assert field.text() == "0.0001" and field.valueFromText("0,5") == 0.5
+
+
+def test_a_slice_that_is_chosen_while_a_fit_waits_is_drawn(
+    viewer, dock, plan, settle, qtbot, monkeypatch
+):
+    monkeypatch.setattr(network_fit, "PREVIEW_EVERY", 1000.0)
+    plan(400, 2)
+    drawn = []
+    show = dock.live.show
+    dock.live.show = lambda fod, *a: (drawn.append(fod), show(fod, *a))
+
+    def slices():
+        return [np.flatnonzero((f.coefficients != 0).any((0, 1, 3))).tolist() for f in drawn]
+
+    viewer.dims.set_point(1, 2.5 * 7)
+    dock.run_bar.button.click()
+    settle(lambda: dock.fit.curves.steps > 4)
+    assert not drawn
+    dock.fit.pause.click()
+    # First the slice on show, as the network has it now, then each that is chosen, once.
+    settle(lambda: drawn, 10)
+    for index, where in enumerate((5, 8), start=2):
+        viewer.dims.set_point(1, 2.5 * where)
+        settle(lambda index=index: len(drawn) == index, 10)
+    settle(lambda: "paused" in dock.run_bar.step.text())
+    qtbot.wait(800)
+    assert slices() == [[7], [5], [8]]
+    there = (np.asarray(dock.live.layer.data) != 0).any((1, 2, 3))
+    assert np.flatnonzero(there).tolist() == [8]
+    steps = dock.fit.curves.steps
+    dock.fit.pause.click()
+    settle(lambda: dock.fit.curves.steps > steps)
+    dock.run_bar.button.click()
+    settle(lambda: not dock.run_bar.running)
+
+
+def test_a_taught_model_is_called_so_beside_others(viewer, dock, settle, finish):
+    taught = ShdModel.new(
+        replace(presets.PRESETS["shd-s-tv"], architecture=TINY),
+        others=("csf",),
+        bvalues=(0, 1000),
+        simulated=True,
+        known_fods=True,
+        training=[{"subject": "a"}, {"subject": "b"}],
+    )
+    known = Known("file", "mine.safetensors", taught.card, model=taught)
+    dock.models.add(known)
+    assert dock.models.box.currentText() == "mine.safetensors (taught)"
+    settle(lambda: not dock.models.problem)
+    said = dock.models.line.sentence
+    assert said.startswith("SHD-S-TV, taught, in tiled mode: trained on simulated scans and their")
+    assert "sub-01 is not simulated" in said and dock.models.line.level == "warning"
+    dock.run_bar.button.click()
+    finish(dock.run_bar)
+    assert dock.result is not None, dock.run_bar.message.sentence
+    assert viewer.layers[-1].name == "sub-01 | SHD-S-TV, taught glyphs"
+    dock.fit.beside.click()
+    finish(dock.compare.run_bar)
+    settle(lambda: viewer.canvas.grid.enabled)
+    labels = ["MSMT-CSD", "SHD-S-TV, taught"]
+    assert [panel[0].name for panel in dock.compare.panels] == labels
+    assert [row.name for row in dock.compare.compared.table.rows] == labels
+    dock.compare.let_go()
+    # Once it is tuned to a scan, it is still one that was taught.
+    dock.models.choose_fit()
+    dock.fit_settings.start.setCurrentIndex(1)
+    dock.run_bar.button.click()
+    finish(dock.run_bar)
+    assert viewer.layers[-1].name == "sub-01 | SHD-S-TV, taught glyphs [2]"
+    settle(lambda: not dock.models.problem)
+    assert "beginning from a model that was taught known fODFs" in dock.models.line.sentence
 
 
 def test_a_collapse_is_said_and_what_failed_stays_in_gray(viewer, dock, settle, monkeypatch):

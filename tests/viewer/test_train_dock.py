@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_dmri import harmonize
+from napari_dmri import InputError, harmonize
 from napari_dmri.harmonize import Pair
 from napari_dmri.harmonize.learned_preview import Preview
 from napari_dmri.io import write_map, write_scan
 from napari_dmri.phantom.travelling import simulate_subject
 from napari_dmri.viewer.layers import kind_of, object_of, scan_layer
 from napari_dmri.viewer.orientation import set_convention
+from napari_dmri.viewer.widgets import train_rish
 from napari_dmri.viewer.widgets.harmonize import HarmonizeDock
 from napari_dmri.viewer.widgets.train import TrainDock
 from napari_dmri.viewer.widgets.train_plots import SlicePlot
@@ -84,6 +85,23 @@ def test_a_pair_that_cannot_be_trained_on_is_red_and_holds_training(dock, pairs,
     dock.order.setCurrentIndex(dock.order.findData(8))
     settle(lambda: all(row.check for row in dock.pairs.rows))
     assert "above what" in dock.pairs.table.item(0, 1).text()
+
+
+def test_pairs_of_several_target_sites_hold_training(dock, pairs, settle):
+    target = pairs[1].target
+    other = replace(target, metadata={**target.metadata, "site": "elsewhere"})
+    dock.pairs.add([pairs[0], replace(pairs[1], target=other)])
+    settle(lambda: all(row.check for row in dock.pairs.rows))
+    words = "of 2 target sites (prisma_st: sub-01; elsewhere: sub-02)"
+    assert words in dock.pairs.line.sentence and dock.pairs.line.level == "error"
+    assert not dock.run_bar.button.isEnabled() and words in dock.run_bar.button.toolTip()
+    dock.pairs.table.selectRow(1)
+    dock.pairs.remove_button.click()
+    assert dock.run_bar.button.isEnabled() and dock.pairs.line.level == "ok"
+    unnamed = replace(target, metadata={**target.metadata, "site": ""})
+    dock.pairs.add([replace(pairs[1], target=unnamed)])
+    settle(lambda: not dock.pairs.problem)
+    assert dock.run_bar.button.isEnabled()
 
 
 def test_a_table_is_loaded_and_a_bad_one_refused(dock, pairs, tmp_path, settle):
@@ -208,6 +226,42 @@ def test_training_pauses_stops_and_goes_on_from_there(dock, pairs, settle, qtbot
     assert [e["epoch"] for e in dock.model.curves] == list(range(len(dock.model.curves)))
 
 
+def test_a_training_that_diverged_begins_again_and_keeps_what_it_learned_before(
+    dock, pairs, tmp_path, settle, monkeypatch
+):
+    from napari_dmri.harmonize import learned
+    from napari_dmri.training import Stage
+
+    hopeless = (Stage("adam", 1e-3, batch=512, epochs=1), Stage("sgd", 1e30, batch=512, epochs=1))
+    monkeypatch.setattr(learned, "PAPER_STAGES", hopeless)
+    fill(dock, pairs, settle)
+    dock.target.setText(str(tmp_path / "model"))
+    said = []
+    monkeypatch.setattr(dock.run_bar.message, "say", _noting(dock.run_bar.message, said))
+    dock.run_bar.button.click()
+    settle(lambda: not dock.run_bar.running)
+    assert sum("It begins again from the best weights" in words for words in said) == 2
+    assert dock.run_bar.message.level == "error"
+    assert "in the Train dock Go on does" in dock.run_bar.message.sentence
+    assert dock.run_bar.button.text() == "Go on" and dock.anew.isVisible()
+    dock.run_bar.button.click()
+    settle(lambda: not dock.run_bar.running)
+    assert (tmp_path / "model.safetensors").is_file() and dock.model is not None
+    assert dock.run_bar.message.level == "warning"
+    assert "Best of 1 epochs: 1" in dock.run_bar.message.sentence
+    assert "The best weights before are those of epoch 1" in dock.run_bar.message.sentence
+
+
+def _noting(line, said):
+    say = line.say
+
+    def note(text, level=""):
+        said.append(text)
+        say(text, level)
+
+    return note
+
+
 def test_a_stopped_training_can_be_forgotten(dock, pairs, tmp_path, settle):
     fill(dock, pairs, settle)
     dock.epochs.setValue(500)
@@ -235,6 +289,46 @@ def test_a_model_is_saved_afterwards_and_nothing_overwritten(dock, pairs, tmp_pa
     dock.target.setText(str(tmp_path / "late.safetensors"))
     dock.run_bar.button.click()
     assert not dock.run_bar.running and "not overwritten" in dock.run_bar.message.sentence
+
+
+def test_a_stray_card_is_refused_and_not_suggested(dock, pairs, tmp_path, settle):
+    fill(dock, pairs[:2], settle)
+    (tmp_path / "golkov.json").write_text("{}")
+    dock.target.setText(str(tmp_path / "golkov"))
+    dock.run_bar.button.click()
+    assert not dock.run_bar.running and dock.model is None
+    assert "golkov.json, where the model's card goes, exists" in dock.run_bar.message.sentence
+    dock.target.clear()
+    dock._suggest(tmp_path / "pairs.tsv")
+    assert dock.target.text() == str(tmp_path / "golkov-2.safetensors")
+
+
+def test_a_model_that_could_not_be_saved_is_there_to_be_saved(dock, pairs, tmp_path, settle):
+    fill(dock, pairs[:2], settle)
+    dock.target.setText(str(tmp_path / "model"))
+    dock.run_bar.button.click()
+    settle(lambda: dock.curves.curves)
+    (tmp_path / "model.json").write_text("{}")
+    settle(lambda: not dock.run_bar.running)
+    said = dock.run_bar.message
+    assert "is trained and not saved" in said.sentence and said.level == "warning"
+    assert "model.json exists already" in said.sentence
+    assert dock.model is not None and dock.saved is None and dock.save_button.isVisible()
+    # Until it is saved somewhere, what it was trained from stays.
+    assert (tmp_path / "model.training.safetensors").is_file()
+    assert dock.save(tmp_path / "other")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "model.json",
+        "other.json",
+        "other.safetensors",
+    ]
+    assert harmonize.load(tmp_path / "other.safetensors").card["subjects"] == ["sub-01", "sub-02"]
+
+
+def test_linear_rish_from_a_table_is_refused_before_it_is_read(tmp_path):
+    (tmp_path / "m.json").write_text("{}")
+    with pytest.raises(InputError, match="where the model's card goes, exists already"):
+        train_rish.train_model("pairs", str(tmp_path / "none.tsv"), str(tmp_path / "m"))
 
 
 def test_a_model_that_is_not_saved_is_let_go_only_when_pressed_again(dock, pairs, tmp_path, settle):

@@ -231,10 +231,13 @@ def evaluate_pairs(
         refuse_training_subject(model, pair.subject)
     shells = model.card.get("shells") or [{"bvalue": model.card["shell"]}]
     top = max(shells, key=lambda entry: float(entry["bvalue"]))
+    asked = (model.card.get("parameters") or {}).get("registration")
     recipe = Recipe(
         float(top["bvalue"]),
         int(top.get("order") or model.card["order"]),
         float(model.card.get("smooth", 0.006)),
+        # Pairs whose header cannot be trusted are no better aligned when they are evaluated.
+        registration="always" if asked == "always" else "rigid",
     )
     tables: list[Table] = []
     records: list[Mapping[str, Any]] = []

@@ -1,7 +1,7 @@
 """What all verbs share: how they speak, report progress, stop and fail.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 everything was done, 1 some of
-several things failed, 2 an input was refused, 130 stopped by Ctrl-C.
+several things failed, 2 an input was refused, 130 stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -176,11 +176,16 @@ def _amber_warnings() -> Iterator[None]:
 
 @contextmanager
 def progress_bar(quiet: bool = False) -> Iterator[Progress]:
-    """Yield a progress callable that draws a bar on stderr, where stderr is a terminal."""
+    """Yield a progress callable that draws a bar on stderr, where stderr is a terminal.
+
+    Within, Ctrl-C and SIGTERM make the callable raise `Cancelled`.
+    """
+    from napari_dmri.commands.stopping import stopped_by_signals
     from napari_dmri.progress import silent, throttled
 
     if quiet or not sys.stderr.isatty():
-        yield silent
+        with stopped_by_signals() as heeding:
+            yield heeding(silent)
         return
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -192,13 +197,14 @@ def progress_bar(quiet: bool = False) -> Iterator[Progress]:
         TaskProgressColumn(),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    shown = Bar(*columns, console=Console(stderr=True), transient=True)
+    with stopped_by_signals() as heeding, shown as bar:
         task = bar.add_task("starting", total=1.0)
 
         def report(fraction: float, text: str) -> None:
             bar.update(task, completed=fraction, description=text)
 
-        yield throttled(report)
+        yield heeding(throttled(report))
 
 
 def emit(result: dict[str, Any], lines: Sequence[str], *, json: bool, quiet: bool) -> None:

@@ -19,7 +19,6 @@ from napari_dmri.commands.console import (
     emit,
     print_table,
     progress_bar,
-    refuse_file,
     say_error,
 )
 from napari_dmri.commands.models import compare, models
@@ -91,7 +90,11 @@ def train(
         ),
     ] = None,
     registration: Annotated[
-        str | None, typer.Option(help="Networks: how pairs are aligned, rigid or affine.")
+        str | None,
+        typer.Option(
+            help="Networks: how pairs on two grids are aligned, rigid or affine; always aligns "
+            "those on one grid too."
+        ),
     ] = None,
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
@@ -105,6 +108,7 @@ def train(
     """
     from napari_dmri.commands.training import fit_network, network_settings
     from napari_dmri.harmonize import METHODS, read_groups, read_pairs
+    from napari_dmri.training.checkpoint import require_free
     from napari_dmri.training.state import drop_state
 
     if method not in METHODS:
@@ -112,8 +116,6 @@ def train(
     if (pairs is None) == (groups is None):
         given = "both were given" if pairs else "none was given"
         raise InputError(f"Training takes --pairs TSV or --groups TSV, and {given}; give one.")
-    if output.suffix != ".safetensors":
-        output = output.with_name(output.name + ".safetensors")
     settings = network_settings(
         method,
         mode=mode,
@@ -130,7 +132,7 @@ def train(
         raise InputError(f"{METHODS[method].label} learns from travelling pairs; give --pairs.")
     if validation is not None and not learned:
         raise InputError(f"{method} takes no validation pairs; leave --validation out.")
-    refuse_file(output, overwrite)
+    output = require_free(output, overwrite)
     model = METHODS[method].make(order=order, smooth=smooth, shell=shell, **settings)
     state: Path | None = None
     with progress_bar(quiet) as progress:

@@ -102,9 +102,11 @@ def fit(
 ) -> None:
     """Fit a network to one scan, without any truth, and estimate its fODFs.
 
-    The folder gets fod.nii.gz, gm, csf and residual maps, the model and its card, and curves.tsv. A
-    fit that was stopped keeps its state there, and the same command goes on from it.
+    The folder gets fod.nii.gz, gm, csf and residual maps, the model and its card, and curves.tsv,
+    all of them or none. A fit that was stopped keeps its state there, and the same command goes on
+    from it.
     """
+    from napari_dmri.compare.folder import staged_folder
     from napari_dmri.deconvolve.response import estimate_response
     from napari_dmri.deconvolve.shd.fit import fit_to_scan
     from napari_dmri.deconvolve.shd.presets import preset
@@ -119,15 +121,16 @@ def fit(
     weights = weights_of(weight)
     preset(method, size or "small", mode).losses.changed(weights)
     others = tissues_of(tissues)
-    targets = {name: output / f"{name}.nii.gz" for name in NAMES}
-    model_file, curves_file = output / "model.safetensors", output / "curves.tsv"
-    for path in (*targets.values(), model_file, curves_file):
-        refuse_file(path, overwrite, source=scan)
+    output = output.expanduser()
+    for name in (*NAMES, "model"):
+        for suffix in (".safetensors" if name == "model" else ".nii.gz", ".json"):
+            refuse_file(output / f"{name}{suffix}", overwrite, source=scan)
+    refuse_file(output / "curves.tsv", overwrite, source=scan)
     source = open_scan(scan, mask, bval, bvec)
     seen = None if see is None else choose_subset(source.gradients, *read_seen(see, "--see"))
     responses = None if response is None else read_responses(response)
     begun = None if start is None else _load(start)
-    state = state_beside(model_file)
+    state = state_beside(output / "model.safetensors")
     with progress_bar(quiet) as progress:
         if responses is None:
             responses = estimate_response(source, progress=part(progress, 0, 0.05, "response: "))
@@ -152,11 +155,13 @@ def fit(
                 progress=part(progress, 0.05, 1.0),
             )
     found = made.deconvolution
-    files = write_sh(found.fod, targets["fod"], overwrite=overwrite)
-    for name, image in found.maps.items():
-        files += write_map(image, targets[name], overwrite=overwrite)
-    files.append(made.model.save(model_file, overwrite=overwrite))
-    files.append(write_text(curves_file, curves_table(made.curves), overwrite=overwrite))
+    with staged_folder(output, overwrite) as folder:
+        written = write_sh(found.fod, folder / "fod.nii.gz")
+        for name, image in found.maps.items():
+            written += write_map(image, folder / f"{name}.nii.gz")
+        written.append(made.model.save(folder / "model.safetensors"))
+        written.append(write_text(folder / "curves.tsv", curves_table(made.curves)))
+    files = [output / path.name for path in written]
     drop_state(state)
     outcome = made.model.card["outcome"]
     about = {
@@ -201,6 +206,13 @@ def train(
     supervised: Annotated[
         float | None, typer.Option(help="Weight of known fODFs; 1 where all have them.")
     ] = None,
+    teach: Annotated[
+        bool,
+        typer.Option(
+            "--teach",
+            help="Learn from known fODFs (the column fod) for 70 % of the steps, then without.",
+        ),
+    ] = False,
     size: SizeOption = None,
     mode: ModeOption = None,
     weight: WeightOption = None,
@@ -220,21 +232,31 @@ def train(
     """
     from napari_dmri.deconvolve.shd.amortise import read_subjects, train_model
     from napari_dmri.deconvolve.shd.presets import preset
+    from napari_dmri.deconvolve.shd.teach import require_known, taught_beside, teach_model
+    from napari_dmri.training.checkpoint import require_free
     from napari_dmri.training.state import drop_state
 
     weights = weights_of(weight)
     preset(method, size or "small", mode).losses.changed(weights)
-    if output.suffix != ".safetensors":
-        output = output.with_name(output.name + ".safetensors")
-    refuse_file(output, overwrite)
+    output = require_free(output, overwrite)
     others, shells = tissues_of(tissues), bvalues_of(bvalues)
+    if teach and (start is not None or supervised is not None):
+        other = "--start" if start is not None else "--supervised"
+        raise InputError(
+            f"--teach begins a new network with known fODFs at a weight of 1, and goes on without "
+            f"them, and {other} is given as well; leave one of the two out."
+        )
     listed = read_subjects(subjects)
     kept = None if validation is None else read_subjects(validation)
-    begun = None if start is None else _load(start)
+    own: dict[str, Any] = {}
+    if teach:
+        require_known(listed, kept)
+    else:
+        own = {"start": None if start is None else _load(start), "supervised": supervised}
     output.parent.mkdir(parents=True, exist_ok=True)
     state = state_beside(output)
-    with progress_bar(quiet) as progress, resumable(state):
-        model = train_model(
+    with progress_bar(quiet) as progress, resumable(state, taught_beside(state)):
+        model = (teach_model if teach else train_model)(
             listed,
             method,
             validation=kept,
@@ -243,24 +265,25 @@ def train(
             size=size,
             mode=mode,
             weights=weights,
-            start=begun,
-            supervised=supervised,
             steps=steps,
             seed=seed,
             device=device,
             state=state,
             on_event=_teller(quiet),
             progress=progress,
+            **own,
         )
     path = model.save(output, overwrite=overwrite)
     drop_state(state)
     card = model.card
     outcome = card["outcome"]
+    taught = f"after {card['taught']['steps']} steps with known fODFs" if teach else ""
     lines = [
         f"{card['label']}: {len(card['training'])} scans, "
         f"b = {', '.join(f'{b:g}' for b in card['bvalues'])} s/mm², "
         f"{' + '.join(t.upper() for t in card['tissues'])}, {outcome['steps']} steps in "
         f"{outcome['seconds']:.0f} s",
+        *([taught] if taught else []),
         *(["trained on simulated scans"] if card["simulated"] else []),
         *card["notes"],
         f"wrote {path}",

@@ -133,14 +133,14 @@ def fit_network(
 
 
 @contextmanager
-def resumable(state: Path) -> Iterator[None]:
-    """Say, when a training is stopped, that it can go on."""
+def resumable(*states: Path) -> Iterator[None]:
+    """Say, when a training is stopped, that it can go on from the first state that is there."""
     import typer
 
     try:
         yield
     except (Cancelled, KeyboardInterrupt):
-        if state.is_file():
+        for state in [path for path in states if path.is_file()][:1]:
             typer.secho(f"The same command goes on from {state.name}.", fg="yellow", err=True)
         raise
 

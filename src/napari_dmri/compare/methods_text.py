@@ -69,6 +69,8 @@ def _sentence(record: Mapping[str, Any]) -> str:
     teller = _TELLERS.get(method)
     if teller is not None:
         return teller(parameters, record)
+    if "label" in _model_of(record):
+        return _fod_network(parameters, record)
     listed = ", ".join(f"{name} = {_value(value)}" for name, value in parameters.items())
     return f"{method} was applied{f' ({listed})' if listed else ''}."
 
@@ -186,6 +188,56 @@ def _msmt(p: dict[str, Any], record: Mapping[str, Any]) -> str:
     text = "Fibre orientation distributions of white matter"
     text += f" (order {p.get('order')}) and the amounts of grey matter and CSF were estimated by "
     return text + "multi-shell multi-tissue constrained deconvolution" + _constraints(p, record)
+
+
+def _model_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a record tells of the model that a network's fODFs are from, or nothing."""
+    return dict(dict(record.get("inputs", {})).get("model") or {})
+
+
+def _fod_network(p: dict[str, Any], record: Mapping[str, Any]) -> str:
+    model = _model_of(record)
+    names = {"gm": "grey matter", "csf": "CSF"}
+    others = [names[t] for t in p.get("tissues", ()) if t in names]
+    text = "Fibre orientation distributions"
+    if others:
+        amounts = "amounts" if len(others) > 1 else "amount"
+        text += f" of white matter (order {p.get('order')}) and the {amounts} of "
+        text += f"{' and '.join(others)}"
+    else:
+        text += f" of order {p.get('order')}"
+    text += f" were estimated by {model['label']} in {p.get('mode')} mode, a network "
+    text += _lesson(p, model)
+    outcome, plan = dict(model.get("outcome") or {}), dict(p.get("plan") or {})
+    facts = []
+    if outcome.get("steps") is not None:
+        facts.append(f"{outcome['steps']} step{'s' * (outcome['steps'] != 1)}")
+        if plan and p.get("architecture"):
+            count, edge = plan["batch"], p["architecture"]["patch"]
+            size = f"{edge} x {edge} x {edge} voxels" if edge > 1 else "one voxel"
+            facts[-1] += f" of {count} patch{'es' * (count != 1)} of {size}"
+    if p.get("seed") is not None:
+        facts.append(f"seed {p['seed']}")
+    if outcome.get("best_epoch") is not None and plan:
+        facts.append(f"weights of epoch {outcome['best_epoch']} of {plan['epochs']} were kept")
+    return text + (f" ({'; '.join(facts)})" if facts else "") + "."
+
+
+def _lesson(p: dict[str, Any], model: Mapping[str, Any]) -> str:
+    """Say what a network learned from: this scan or subjects, and whether true fODFs were told."""
+    known = bool(model.get("known_fods"))
+    if p.get("trained_from") == "scan":
+        text = "fitted to this scan without known fODFs"
+        if p.get("started_from"):
+            text += ", beginning from a trained model"
+        return text + " that had learned from true fODFs first" * known
+    count = len(model.get("subjects", ()))
+    text = f"trained on {count} {'simulated ' * bool(model.get('simulated'))}"
+    text += f"subject{'s' * (count != 1)}"
+    if not known:
+        return f"{text} without known fODFs"
+    alone = not dict(p.get("losses") or {}).get("supervised", 0)
+    return f"{text}, with their true fODFs{' first and then without' * alone}"
 
 
 def _constraints(p: dict[str, Any], record: Mapping[str, Any]) -> str:

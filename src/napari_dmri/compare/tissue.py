@@ -20,14 +20,14 @@ import numpy as np
 
 from napari_dmri.errors import InputError
 from napari_dmri.progress import Progress, part
-from napari_dmri.scan import Scan
+from napari_dmri.scan import Scan, same_grid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_dmri.images import TensorImage
 
-__all__ = ["TISSUES", "fa_threshold", "tissue_labels"]
+__all__ = ["TISSUES", "fa_threshold", "labels_on", "tissue_labels"]
 
 TISSUES: dict[int, str] = {1: "white matter", 2: "grey matter", 3: "CSF"}
 """Label values and their names."""
@@ -100,6 +100,41 @@ def tissue_labels(
     labels[bright & ~tissue] = 3
     threshold = fa_threshold(fa[tissue])
     labels[tissue] = np.where(fa[tissue] > threshold, 1, 2)
+    return labels
+
+
+def labels_on(given: Any, target: Scan) -> NDArray[Any]:
+    """Return tissue labels that were given for a scan, if they are of its voxels.
+
+    Parameters
+    ----------
+    given
+        An image with its affine, or an array (X, Y, Z), which is taken to lie on the scan.
+    target
+        The scan.
+
+    Raises
+    ------
+    InputError
+        If the labels have another shape, or lie elsewhere, with the millimetres.
+    """
+    affine = getattr(given, "affine", None)
+    labels = np.asarray(given if affine is None else given.data)
+    if labels.shape != target.grid:
+        raise InputError(
+            f"The tissue labels have shape {labels.shape} and {target.name} {target.grid}; "
+            "resample them to the target's grid."
+        )
+    if affine is not None and not same_grid(given, target):
+        corners = np.array([(*corner, 1) for corner in np.ndindex(2, 2, 2)], float)
+        corners[:, :3] *= np.array(target.grid) - 1
+        apart = corners @ (np.asarray(affine, float) - target.affine).T
+        raise InputError(
+            f"The tissue labels ({getattr(given, 'name', 'labels')}) and {target.name} have "
+            f"{' x '.join(str(n) for n in target.grid)} voxels each, which lie up to "
+            f"{np.linalg.norm(apart[:, :3], axis=1).max():.3g} mm apart; resample the labels to "
+            "the target's grid (nearest neighbour), or mend their header."
+        )
     return labels
 
 

@@ -29,6 +29,7 @@ from napari_dmri.harmonize.evaluation_plan import Settings, choose_settings, pre
 from napari_dmri.harmonize.evaluation_rows import REFITTED, Scores, baselines, rows_of, scored
 from napari_dmri.harmonize.registry import METHODS, load
 from napari_dmri.progress import Progress, part, silent
+from napari_dmri.training.checkpoint import require_free
 from napari_dmri.training.state import drop_state
 
 if TYPE_CHECKING:
@@ -256,6 +257,7 @@ def _trained(
     path = where / f"{one.name}.safetensors"
     if path.is_file():
         return load(path)
+    require_free(path)
     given = {"order": settings.order, "smooth": settings.smooth, "shell": settings.shell}
     pairs = {s: cases[s].pair for s in (*fold.train, *fold.validation)}
     if one.method == "linear-rish":

@@ -10,7 +10,6 @@ import numpy as np
 from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.harmonize.reconstruct import refit
 from napari_dmri.harmonize.training_pairs import Recipe, onto_target
-from napari_dmri.images import ScalarImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -121,13 +120,13 @@ def on_grid(scan: Scan, target: Scan, subject: str, recipe: Recipe, role: str, d
 def _reference(case: Case, scan: Scan, settings: Settings, device: str) -> Reference:
     """Return the target's measurements where it and a scan have tissue."""
     from napari_dmri.compare.scores import Reference
-    from napari_dmri.compare.tissue import tissue_labels
+    from napari_dmri.compare.tissue import labels_on, tissue_labels
 
     target, given = case.pair.target, case.pair.tissue
     if given is None:
         labels: NDArray[Any] = tissue_labels(target, device=device)
     else:
-        labels = np.asarray(given.data if isinstance(given, ScalarImage) else given)
+        labels = labels_on(given, target)
     if target.mask is not None:
         labels = np.where(target.mask, labels, 0)
     if scan.mask is not None:

@@ -70,7 +70,8 @@ class LearnedHarmonizer:
     map_bvalue
         Whether shells that differ by more than 1 % are mapped to the target's b-value.
     registration
-        How pairs on different grids are aligned: ``"rigid"`` or ``"affine"``.
+        How pairs on different grids are aligned: ``"rigid"`` or ``"affine"``; ``"always"`` aligns
+        those on one grid too, rigidly.
     tile
         Edge in voxels of the blocks that training cuts in tiled mode.
     stages
@@ -218,14 +219,14 @@ class LearnedHarmonizer:
         Raises
         ------
         InputError
-            If there are no pairs, a subject comes twice, or scans do not fit each other, with the
-            figures.
+            If there are no pairs, a subject comes twice, pairs are of several sites, or scans do
+            not fit each other, with the figures.
 
         Warns
         -----
         DmriWarning
             For one pair only, one tissue only, a common order that is one site's limit, scans that
-            were moved.
+            were moved, pairs that look misaligned.
         """
         from napari_dmri.harmonize.learned_fit import train_network
 

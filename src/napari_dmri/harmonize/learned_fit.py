@@ -12,11 +12,12 @@ from napari_dmri.harmonize import networks
 from napari_dmri.harmonize.learned_card import make_card
 from napari_dmri.harmonize.learned_preview import previewing
 from napari_dmri.harmonize.novelty import Novelty, fit_novelty
-from napari_dmri.harmonize.plans import plan_orders, scan_of, subjects_of
+from napari_dmri.harmonize.plans import plan_orders, require_one_site, scan_of, subjects_of
 from napari_dmri.harmonize.trained_range import training_range
 from napari_dmri.harmonize.training_pairs import TISSUES, Added, Recipe, add_pair
 from napari_dmri.progress import Progress, part, silent
 from napari_dmri.sphere.harmonics import n_coefficients
+from napari_dmri.training.parts import Diverged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,6 +34,15 @@ __all__ = ["ENOUGH", "Trained", "train_network"]
 
 ENOUGH = 3
 """Pairs from which one is kept for validation; of fewer, each gives a part of its voxels."""
+
+RETRIES = 2
+"""How often a training that diverged begins again (see `training.loop.train`)."""
+
+WHERE = (
+    "On the command line the same command goes on from what is kept, and --learning-rate lowers "
+    "the rate; in the Train dock Go on does, and Begin anew with another seed trains otherwise."
+)
+"""Where a training that diverged is gone on from, or begun otherwise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +76,7 @@ def train_network(
     report(0.0, f"reading {len(pairs)} pairs")
     used, kept, notes = _divide(pairs, validation)
     labels = subjects_of([*kept, *used])
+    require_one_site(labels, [*kept, *used])
     held_labels = labels[: len(kept)]
     named = [
         (f"{label} {role}", partial(scan_of, pair, role))
@@ -109,20 +120,25 @@ def train_network(
             on_event = previewing(
                 testing, network, device, on_preview, on_event, affine=affine, at=preview_at
             )
-        fit = train(
-            network,
-            loss_with_energy(model.energy),
-            _sampler(model, network, training, device),
-            _sampler(model, network, testing, device),
-            model.stages,
-            seed=model.seed,
-            device=device,
-            state=state,
-            settings=settings,
-            on_event=on_event,
-            switch=switch,
-            progress=part(report, 0.15, 0.97),
-        )
+        try:
+            fit = train(
+                network,
+                loss_with_energy(model.energy),
+                _sampler(model, network, training, device),
+                _sampler(model, network, testing, device),
+                model.stages,
+                seed=model.seed,
+                device=device,
+                state=state,
+                settings=settings,
+                retries=RETRIES,
+                on_event=on_event,
+                switch=switch,
+                progress=part(report, 0.15, 0.97),
+            )
+        except Diverged as error:
+            raise Diverged(f"{error} {WHERE}", error.found) from error
+        notes += fit.notes
         novelty = fit_novelty(
             ((training.volume(n), one.mask) for n, one in enumerate(added[len(kept) :])),
             seed=model.seed,

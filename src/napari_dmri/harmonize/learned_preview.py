@@ -170,7 +170,7 @@ def previewing(
             tell(event)
         moved = at is not None and shown.move(at())
         whole = event.kind in ("start", "epoch")
-        if whole or (moved and event.kind == "step"):
+        if whole or (moved and event.kind in ("step", "pause")):
             show(shown.predict(network, event.epoch, device, whole))
 
     return listen

@@ -184,8 +184,8 @@ class LinearRish:
         Raises
         ------
         InputError
-            If there are no pairs, a subject comes twice, or scans do not fit each other or
-            cannot be aligned, with the figures.
+            If there are no pairs, a subject comes twice, pairs are of several sites, or scans do
+            not fit each other or cannot be aligned, with the figures.
         """
         from napari_dmri.harmonize.linear_rish_fit import train_pairs
 

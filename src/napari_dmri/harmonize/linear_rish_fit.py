@@ -12,9 +12,11 @@ from napari_dmri.errors import InputError
 from napari_dmri.harmonize import features, scale_maps
 from napari_dmri.harmonize.alignment import Channels, register_rigid
 from napari_dmri.harmonize.linear_rish_card import Facts, facts_of, make_card
+from napari_dmri.harmonize.pair_alignment import look_alike
 from napari_dmri.harmonize.plans import (
     load_scan,
     plan_orders,
+    require_one_site,
     require_pair,
     scan_of,
     subjects_of,
@@ -53,6 +55,7 @@ def train_pairs(
     report = progress or silent
     subjects = subjects_of(pairs)
     report(0.0, f"reading {len(pairs)} pairs")
+    require_one_site(subjects, pairs)
     named = [
         (f"{subject} {role}", partial(scan_of, pair, role))
         for subject, pair in zip(subjects, pairs, strict=True)
@@ -73,7 +76,8 @@ def train_pairs(
         motion = register_rigid(
             source[0].channels, target[0].channels, progress=part(inner, 0.6, 1.0)
         )
-        require_pair(source[0].channels, target[0].channels, motion, subject)
+        alike = require_pair(source[0].channels, target[0].channels, motion, subject)
+        notes += look_alike(alike, subject)
         rigid.append(motion)
     template = build_template(
         [b.channels for b in brains],

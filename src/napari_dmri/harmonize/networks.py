@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dmri.device import exact_float32
 from napari_dmri.errors import InputError
 
 if TYPE_CHECKING:
@@ -244,7 +245,10 @@ def predict(
             f"{int(broken.sum())} of {int(inside.sum())} voxels in the mask hold coefficients that "
             "are not finite; leave them out of the mask."
         )
-    result: NDArray[np.float32] = network.predict(array, inside, device=device, progress=progress)
+    with exact_float32():
+        result: NDArray[np.float32] = network.predict(
+            array, inside, device=device, progress=progress
+        )
     return result
 
 

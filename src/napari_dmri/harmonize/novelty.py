@@ -8,8 +8,8 @@ much they differ among them:
     f = (\overline{\log(R_l + \epsilon)},\; \log(\mathrm{sd} \log(R_l + \epsilon) + \delta))_l
 
 These do not change when the head is turned. A mixture of Gaussians is fitted to the brain voxels of
-the training subjects, as tissues and their borders form several clusters, and the score is the distance that a
-single Gaussian would call Mahalanobis's,
+the training subjects, as tissues and their borders form several clusters, and the score is the
+distance that a single Gaussian would call Mahalanobis's,
 
 .. math:: d(f) = \sqrt{2 (\log p_{max} - \log p(f))}
 

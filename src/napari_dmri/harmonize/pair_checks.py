@@ -24,6 +24,9 @@ __all__ = ["PairCheck", "check_pair"]
 
 LEVELS = ("ok", "warning", "error")
 
+NO_SITE = ("source", "target", "?")
+"""What stands for a site that a scan does not name."""
+
 
 @dataclass(frozen=True)
 class PairCheck:
@@ -37,6 +40,12 @@ class PairCheck:
     order: int | None
     checks: tuple[CardCheck, ...]
     voxels: int = 0
+
+    @property
+    def known_sites(self) -> tuple[str, str]:
+        """The sites that the scans name, empty where they name none."""
+        source, target = ("" if site in NO_SITE else site for site in self.sites)
+        return source, target
 
     @property
     def level(self) -> str:

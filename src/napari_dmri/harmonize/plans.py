@@ -17,13 +17,28 @@ if TYPE_CHECKING:
     from napari_dmri.harmonize.alignment import Channels
     from napari_dmri.scan import Scan
 
-__all__ = ["Plan", "load_scan", "plan_orders", "require_pair", "scan_of", "subjects_of"]
+__all__ = [
+    "ALIGN",
+    "Plan",
+    "load_scan",
+    "mixed_sites",
+    "plan_orders",
+    "require_one_site",
+    "require_pair",
+    "scan_of",
+    "subjects_of",
+]
 
 Array = NDArray[Any]
+
+ROLES = ("source", "target")
 
 MIN_PAIR_OVERLAP = 0.6
 MIN_PAIR_CORRELATION = 0.5
 """Below these a pair is not of one head: masks (Dice) and FA with L0 (correlation)."""
+
+ALIGN = 'align them first, or train with registration="always" (--registration always)'
+"""What to do about pairs on one grid that are misaligned."""
 
 
 class Plan(Protocol):
@@ -50,6 +65,57 @@ def subjects_of(pairs: Sequence[Any]) -> tuple[str, ...]:
             )
         labels.append(label)
     return tuple(labels)
+
+
+def require_one_site(subjects: Sequence[str], pairs: Sequence[Any]) -> None:
+    """Refuse pairs of several source or target sites, of which one model would make a mixture.
+
+    Raises
+    ------
+    InputError
+        With the sites, their subjects and the remedy.
+    """
+    named = [
+        (subject, _site(pair, "source"), _site(pair, "target"))
+        for subject, pair in zip(subjects, pairs, strict=True)
+    ]
+    if words := mixed_sites(named):
+        raise InputError(words)
+
+
+def mixed_sites(named: Sequence[tuple[str, str, str]]) -> str:
+    """Say which pairs are of which sites where there are several; else an empty sentence.
+
+    Parameters
+    ----------
+    named
+        Subject, source site and target site of each pair; a site that is not known is empty.
+    """
+    said = []
+    for n, role in enumerate(ROLES, 1):
+        sites: dict[str, list[str]] = {}
+        for entry in named:
+            if entry[n]:
+                sites.setdefault(entry[n], []).append(entry[0])
+        if len(sites) > 1:
+            each = "; ".join(f"{site}: {_some(people)}" for site, people in sites.items())
+            said.append(f"{len(sites)} {role} sites ({each})")
+    if not said:
+        return ""
+    return (
+        f"The pairs are of {' and of '.join(said)}, and a model maps one site to one: keep the "
+        "pairs of one, and train a model for each of the others. In a list of pairs, "
+        "--source-site SITE (source=SITE) keeps the rows of one source site."
+    )
+
+
+def _site(pair: Any, role: str) -> str:
+    return str(scan_of(pair, role).metadata.get("site") or "")
+
+
+def _some(names: Sequence[str], limit: int = 4) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def scan_of(pair: Any, role: str) -> Scan:
@@ -119,13 +185,25 @@ def plan_orders(
     return orders, notes
 
 
-def require_pair(source: Channels, target: Channels, motion: Array, subject: str) -> None:
-    """Refuse two scans that are not of one head after a motion (target from source, mm)."""
+def require_pair(
+    source: Channels, target: Channels, motion: Array, subject: str, *, lying: bool = False
+) -> float:
+    """Refuse two scans that are not of one head after a motion (target from source, mm).
+
+    ``lying`` scans are taken as they lie: no motion was looked for.
+
+    Returns
+    -------
+    The correlation of their FA and L0.
+    """
     correlation, overlap = agreement(source, target, motion)
     if overlap < MIN_PAIR_OVERLAP or correlation < MIN_PAIR_CORRELATION:
+        failed = "do not lie on each other" if lying else "cannot be aligned rigidly"
+        remedy = f"{ALIGN} if they are misaligned, and " if lying else ""
         raise InputError(
-            f"The scans of {subject} cannot be aligned rigidly: their masks overlap by "
-            f"{overlap:.0%} (at least {MIN_PAIR_OVERLAP:.0%} is needed) and their FA and L0 "
-            f"correlate by {correlation:.2f} (at least {MIN_PAIR_CORRELATION:.2f}); check that "
-            "both are of one person and cover the same part of the head."
+            f"The scans of {subject} {failed}: their masks overlap by {overlap:.0%} (at least "
+            f"{MIN_PAIR_OVERLAP:.0%} is needed) and their FA and L0 correlate by "
+            f"{correlation:.2f} (at least {MIN_PAIR_CORRELATION:.2f}); {remedy}check that both "
+            "are of one person and cover the same part of the head."
         )
+    return correlation

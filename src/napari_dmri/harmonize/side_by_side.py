@@ -194,8 +194,8 @@ def compare_models(
     Raises
     ------
     InputError
-        If there is no model or none can be used, or the reference is the scan itself, of another
-        person or on another grid.
+        If there is no model or none can be used, the reference is the scan itself, of another
+        person or on another grid, or the labels are on another grid.
     """
     from napari_dmri.compare.maps import MapCache
     from napari_dmri.harmonize import features
@@ -353,12 +353,10 @@ def _reference(
 ) -> Any:
     """Return what candidates are scored against, in voxels that both scans have."""
     from napari_dmri.compare.scores import Reference
-    from napari_dmri.compare.tissue import tissue_labels
+    from napari_dmri.compare.tissue import labels_on, tissue_labels
 
-    given = getattr(labels, "data", labels) if not isinstance(labels, np.ndarray) else labels
-    found = tissue_labels(target, device=device) if given is None else np.asarray(given)
-    if found.shape == target.grid:
-        found = np.where(np.asarray(source.mask) & np.asarray(target.mask), found, 0)
+    found = tissue_labels(target, device=device) if labels is None else labels_on(labels, target)
+    found = np.where(np.asarray(source.mask) & np.asarray(target.mask), found, 0)
     return Reference(target, found, bvalue, order, smooth, device)
 
 

@@ -7,9 +7,10 @@ the target's directions; nothing of the target is fitted.
 Tissue comes from labels that are given with the pair, else from the source scan: choosing voxels by
 the target's own noise would bias what is learned.
 
-Pairs on one grid are taken as aligned. Else the source is moved to the target's grid: a rigid
-motion (or an affine) is found from FA and the energy of order 0, each volume is interpolated
-once, and the gradients are turned with the head,
+Pairs on one grid are taken as they lie, after a look at whether they lie on each other
+(`pair_alignment`). Else, and always where that is asked for, the source is moved to the target's
+grid: a rigid motion (or an affine) is found from FA and the energy of order 0, each volume is
+interpolated once, and the gradients are turned with the head,
 
 .. math:: g' = R^T g, \qquad x_{source} = A\, x_{target} + t, \quad R = \mathrm{polar}(A).
 
@@ -28,6 +29,13 @@ from napari_dmri.errors import InputError
 from napari_dmri.harmonize import features
 from napari_dmri.harmonize.alignment import Channels, register_affine, register_rigid, resample
 from napari_dmri.harmonize.linear_rish_card import Facts, facts_of
+from napari_dmri.harmonize.pair_alignment import (
+    as_it_lies,
+    farthest,
+    look_alike,
+    moved_by,
+    register_here,
+)
 from napari_dmri.harmonize.plans import require_pair, scan_of
 from napari_dmri.progress import Progress, part
 from napari_dmri.scan import Scan, same_grid
@@ -46,10 +54,19 @@ TISSUES = {1: "white matter", 2: "grey matter"}
 HELD_OUT = 0.15
 """Share of a single pair's extent that is kept for validation."""
 
+REGISTRATIONS = ("rigid", "affine", "always")
+
+STILL = 0.1
+"""Voxels: a scan on the target's grid is not interpolated for a motion that is smaller."""
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """How samples are made: shell (s/mm²), SH order, lambda, b-value mapping, registration."""
+    """How samples are made: shell (s/mm²), SH order, lambda, b-value mapping, registration.
+
+    ``registration`` is of pairs on different grids, ``"rigid"`` or ``"affine"``; ``"always"``
+    aligns those on one grid too, rigidly.
+    """
 
     bvalue: float
     order: int
@@ -58,10 +75,14 @@ class Recipe:
     registration: str = "rigid"
 
     def __post_init__(self) -> None:
-        if self.registration not in ("rigid", "affine"):
+        if self.registration not in REGISTRATIONS:
             raise InputError(
-                f"Unknown registration {self.registration!r}; choose 'rigid' or 'affine'."
+                f"Unknown registration {self.registration!r}; choose 'rigid', 'affine' or 'always'."
             )
+
+    def keeps(self, scan: Any, target: Any) -> bool:
+        """Tell whether a scan is taken as it lies on the target."""
+        return self.registration != "always" and same_grid(scan, target)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +126,8 @@ def add_pair(
     Raises
     ------
     InputError
-        If the scans do not overlap, cannot be aligned, or have no sample in common.
+        If the scans do not overlap, cannot be aligned, or have no sample in common, or the labels
+        lie on another grid than the target.
     """
     orders = {recipe.bvalue: recipe.order}
     target, made = features.with_mask(scan_of(pair, "target"), part(progress, 0.0, 0.1, "mask: "))
@@ -114,18 +136,23 @@ def add_pair(
         f"{s.name} had no mask; one was made." for s, m in ((source, also), (target, made)) if m
     ]
     facts = facts_of(subject, "source", source, orders), facts_of(subject, "target", target, orders)
-    _require_overlap(source, target, subject)
+    if recipe.keeps(source, target):
+        _require_overlap(source, target, subject)
     reference = features.shell_scan(target, recipe.bvalue, recipe.map_bvalue)
     single = features.shell_scan(source, recipe.bvalue, recipe.map_bvalue)
     channels = _look(reference, recipe, device, part(progress, 0.2, 0.4, "target: "))[2]
     image, tensor, own = _look(single, recipe, device, part(progress, 0.4, 0.6, "source: "))
-    if same_grid(source, target):
-        require_pair(own, channels, np.eye(4), subject)
+    if recipe.keeps(source, target):
+        require_pair(own, channels, np.eye(4), subject, lying=True)
+        notes += as_it_lies(channels, own, subject, part(progress, 0.6, 0.8))
     else:
-        motion = _motion(channels, own, recipe, subject, part(progress, 0.6, 0.8))
-        single = moved_source(single, target, motion)
-        image, tensor, _ = _look(single, recipe, device, part(progress, 0.8, 0.95, "source: "))
-        notes.append(_said(source, target, recipe, subject, "source"))
+        motion, alike = _motion(channels, own, recipe, subject, part(progress, 0.6, 0.8))
+        notes += look_alike(alike, subject)
+        moved, said = _place(single, target, motion, channels, recipe, subject)
+        if moved is not single:
+            single = moved
+            image, tensor, _ = _look(single, recipe, device, part(progress, 0.8, 0.95, "source: "))
+        notes.append(said)
     signal, usable, empty = _measured(reference)
     if empty:
         notes.append(f"{subject}: {empty} voxels of the target's mask have no signal at b0.")
@@ -177,14 +204,15 @@ def onto_target(
 
     Returns
     -------
-    The scan and a sentence that says so; the scan as it is and an empty sentence on one grid.
+    The scan and a sentence that says so; the scan as it is and an empty sentence where it is taken
+    as it lies.
 
     Raises
     ------
     InputError
         If the scans cannot be aligned: the masks' overlap and the correlation are told.
     """
-    if same_grid(scan, target):
+    if recipe.keeps(scan, target):
         return scan, ""
     whole, _ = features.with_mask(scan, part(progress, 0.0, 0.1, "mask: "))
     still, _ = features.with_mask(target, part(progress, 0.1, 0.2, "mask: "))
@@ -193,25 +221,45 @@ def onto_target(
         single = features.shell_scan(one, recipe.bvalue, recipe.map_bvalue)
         inner = part(progress, 0.2 + 0.2 * n, 0.4 + 0.2 * n)
         looks.append(_look(single, recipe, device, inner)[2])
-    motion = _motion(looks[0], looks[1], recipe, subject, part(progress, 0.6, 0.9))
-    moved = moved_source(whole, target, motion)
-    return moved, _said(scan, target, recipe, subject, role)
+    motion, _ = _motion(looks[0], looks[1], recipe, subject, part(progress, 0.6, 0.9))
+    moved, said = _place(whole, target, motion, looks[0], recipe, subject, role)
+    return (scan, "") if moved is whole else (moved, said)
 
 
 def _motion(
     static: Channels, moving: Channels, recipe: Recipe, subject: str, progress: Progress | None
-) -> NDArray[np.float64]:
-    """Return the motion that takes target points to source ones (mm), if it is to be trusted."""
-    register = register_rigid if recipe.registration == "rigid" else register_affine
+) -> tuple[NDArray[np.float64], float]:
+    """Return the motion of target points to source ones (mm), and the correlation it gives."""
+    rigid = register_here if same_grid(static, moving) else register_rigid
+    register = register_affine if recipe.registration == "affine" else rigid
     motion = register(static, moving, progress=progress)
-    require_pair(static, moving, motion, subject)
-    return motion
+    return motion, require_pair(static, moving, motion, subject)
 
 
-def _said(source: Scan, target: Scan, recipe: Recipe, subject: str, role: str) -> str:
-    return (
-        f"{subject}: the {role} ({_by(source)} voxels of {_mm(source)} mm) was moved to the "
-        f"target's grid ({_by(target)} voxels of {_mm(target)} mm) by a {recipe.registration} "
+def _place(
+    scan: Scan,
+    target: Scan,
+    motion: Array,
+    static: Channels,
+    recipe: Recipe,
+    subject: str,
+    role: str = "source",
+) -> tuple[Scan, str]:
+    """Move a scan to the target's grid through a motion, unless it lies there, and say so."""
+    if not same_grid(scan, target):
+        how = "an affine" if recipe.registration == "affine" else "a rigid"
+        return moved_source(scan, target, motion), (
+            f"{subject}: the {role} ({_by(scan)} voxels of {_mm(scan)} mm) was moved to the "
+            f"target's grid ({_by(target)} voxels of {_mm(target)} mm) by {how} alignment, and "
+            "its gradients turned with it."
+        )
+    off = farthest(motion, static)
+    if off <= STILL * min(target.voxel_size):
+        return scan, (
+            f"{subject}: the {role} lies on the target to {off:.2f} mm and was left where it is."
+        )
+    return moved_source(scan, target, motion), (
+        f"{subject}: the {role} was {moved_by(motion, static)} onto the target by a rigid "
         "alignment, and its gradients turned with it."
     )
 
@@ -246,20 +294,14 @@ def _measured(scan: Scan) -> tuple[NDArray[np.float32], NDArray[np.bool_], int]:
 def _labels(
     pair: Any, target: Scan, tensor: TensorImage, source: Scan, device: str
 ) -> NDArray[np.int64]:
+    from napari_dmri.compare.tissue import labels_on, tissue_labels
+
     given = getattr(pair, "tissue", None)
     if given is None:
-        from napari_dmri.compare.tissue import tissue_labels
-
         return tissue_labels(tensor, b0=source.mean_b0(), mask=source.mask, device=device).astype(
             np.int64
         )
-    labels = np.asarray(getattr(given, "data", given) if hasattr(given, "affine") else given)
-    if labels.shape != target.grid:
-        raise InputError(
-            f"The tissue labels have shape {labels.shape} and {target.name} {target.grid}; "
-            "resample them to the target's grid."
-        )
-    return labels.astype(np.int64)
+    return labels_on(given, target).astype(np.int64)
 
 
 def _add(
@@ -303,8 +345,6 @@ def _others(axis: int) -> tuple[int, ...]:
 
 def _require_overlap(source: Scan, target: Scan, subject: str) -> None:
     """Refuse masks on one grid that share no voxel, before any fit."""
-    if not same_grid(source, target):
-        return
     a, b = np.asarray(source.mask, bool), np.asarray(target.mask, bool)
     if not (a & b).any():
         raise InputError(

@@ -21,7 +21,16 @@ from napari_dmri.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SUFFIX", "load_card", "load_checkpoint", "save_checkpoint", "tensor_hash"]
+__all__ = [
+    "SUFFIX",
+    "load_card",
+    "load_checkpoint",
+    "model_files",
+    "require_free",
+    "save_checkpoint",
+    "taken",
+    "tensor_hash",
+]
 
 SUFFIX = ".safetensors"
 """What model files end with; a name without it gets it."""
@@ -39,6 +48,47 @@ def tensor_hash(tensors: Mapping[str, NDArray[Any]]) -> str:
         digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def model_files(path: str | Path) -> tuple[Path, Path]:
+    """Return the two files that a model is written to: its own, and the card beside it."""
+    path = Path(path)
+    if path.suffix != SUFFIX:
+        path = path.with_name(path.name + SUFFIX)
+    return path, path.with_suffix(".json")
+
+
+def taken(path: str | Path) -> str:
+    """Say that a model's file or its card is there already; an empty sentence where none is."""
+    for file, goes in zip(model_files(path), ("", ", where the model's card goes,"), strict=True):
+        if file.expanduser().exists():
+            return f"{file}{goes} exists already and is not overwritten"
+    return ""
+
+
+def require_free(path: str | Path, overwrite: bool = False) -> Path:
+    """Refuse a name under which a model could not be saved, before hours of work begin.
+
+    Returns
+    -------
+    The model file's path, with its suffix.
+
+    Raises
+    ------
+    InputError
+        If the file or its card exists and ``overwrite`` is not set, either is a folder, or their
+        folder cannot be written to.
+    """
+    from napari_dmri.io.atomic import require_writable
+
+    files = [file.expanduser() for file in model_files(path)]
+    for file in files:
+        if file.is_dir():
+            raise InputError(f"{file} is a folder; give a file name inside it.")
+    if not overwrite and (words := taken(path)):
+        raise InputError(f"{words}; choose another name, or say overwrite=True (--overwrite).")
+    require_writable(files[0].absolute().parent)
+    return files[0]
 
 
 def save_checkpoint(
@@ -71,10 +121,7 @@ def save_checkpoint(
 
     from napari_dmri.io.atomic import atomic_paths, to_json
 
-    path = Path(path)
-    if path.suffix != SUFFIX:
-        path = path.with_name(path.name + SUFFIX)
-    beside = path.with_suffix(".json")
+    path, beside = model_files(path)
     arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     full = {**card, "sha256": tensor_hash(arrays)}
     text = to_json(full)

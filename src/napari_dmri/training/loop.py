@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Generator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dmri.errors import Cancelled, InputError
+from napari_dmri.errors import Cancelled, DmriWarning, InputError
 from napari_dmri.progress import Progress, silent
+from napari_dmri.training.divergence import CHECK, begins_again, diverged, given_up
 from napari_dmri.training.parts import Batch, Batches, Diverged, Event, Fit, Loss, Switch
+from napari_dmri.training.position import Position
 from napari_dmri.training.prefetch import prefetched
-from napari_dmri.training.stages import Patience, Stage, make_optimizer
+from napari_dmri.training.stages import LOWER, Patience, Stage, make_optimizer
+from napari_dmri.training.state import drop_state, restore_optimizer
+from napari_dmri.training.validation import autocast, mean_losses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,12 +37,6 @@ __all__ = ["train"]
 
 PLOT_EVERY = 0.25
 """Seconds between two step events."""
-
-POSITION = (
-    *("stage", "epoch", "step", "total_steps", "best_epoch", "waited"),
-    *("sum", "weight", "lr", "seconds"),
-)
-"""What says where a training is, and its running sums."""
 
 
 def train(
@@ -55,13 +53,15 @@ def train(
     settings: Mapping[str, Any] | None = None,
     every: float = 60.0,
     clip: float | None = None,
+    retries: int = 0,
+    start_counts: bool = True,
     on_event: Callable[[Event], None] | None = None,
     switch: Switch | None = None,
     progress: Progress | None = None,
 ) -> Fit:
     """Train a model in place; it ends with its best validation weights, on the CPU.
 
-    Each stage begins from the best weights so far; the weights before the first step count as well.
+    Each stage begins from the best weights so far.
 
     Parameters
     ----------
@@ -87,6 +87,13 @@ def train(
         Seconds between two writings of the state.
     clip
         Largest norm of a step's gradient; longer ones are shortened. None leaves them.
+    retries
+        How often it may begin an epoch again where the loss or the weights are not finite, each
+        time from the best weights so far at a third of the learning rate. Where that does not help
+        the best weights stay as the state, and going on from it ends with them.
+    start_counts
+        Whether the weights before the first step may be the best. Those of a model that learned
+        from other data are not comparable where its norms are of that data.
     on_event, switch, progress
         Who is told of curves; who may pause; who is told of progress and may raise `Cancelled`,
         which writes the state and is let through.
@@ -94,12 +101,17 @@ def train(
     Raises
     ------
     InputError
-        If there is nothing to train on, the loss is not finite (`Diverged`), or the state is of
-        another training.
+        If there is nothing to train on, the loss or the weights are not finite (`Diverged`), or the
+        state is of another training.
+
+    Warns
+    -----
+    DmriWarning
+        Where it begins again.
     """
     import torch
 
-    from napari_dmri.device import choose_device
+    from napari_dmri.device import choose_device, exact_float32
 
     if not stages:
         raise InputError("A training needs at least one stage.")
@@ -121,19 +133,21 @@ def train(
         {**(settings or {}), **more, "seed": seed, "stages": [asdict(s) for s in stages]},
         every,
         clip,
+        retries,
+        start_counts,
         on_event or (lambda event: None),
         switch or Switch(),
         progress or silent,
     )
-    with torch.random.fork_rng(devices=gpus):
+    with torch.random.fork_rng(devices=gpus), exact_float32():
         try:
             return run.run()
         finally:
             model.to("cpu").eval()
 
 
-class _Run:
-    """One training: its position, curves and best weights."""
+class _Run(Position):
+    """One training at work: what it is made of, and its steps."""
 
     def __init__(
         self,
@@ -149,30 +163,25 @@ class _Run:
         settings: dict[str, Any],
         every: float,
         clip: float | None,
+        retries: int,
+        start_counts: bool,
         tell: Callable[[Event], None],
         switch: Switch,
         report: Progress,
     ) -> None:
-        self.model, self.loss, self.metrics = model, loss, metrics
+        super().__init__(model, device, path, settings, stages[0].lr)
+        self.loss, self.metrics = loss, metrics
         self.training, self.validation, self.stages = training, validation, stages
-        self.seed, self.device, self.path, self.settings = seed, device, path, settings
-        self.every, self.clip = every, clip
+        self.seed, self.every, self.clip, self.retries = seed, every, clip, retries
+        self.start_counts = start_counts
         self.tell, self.switch, self.report = tell, switch, report
-        self.stage = self.epoch = self.step = self.total_steps = 0
-        self.curves: list[dict[str, Any]] = []
-        self.best: dict[str, torch.Tensor] = {}
-        self.best_loss, self.best_epoch, self.waited = float("inf"), 0, 0
-        self.sum = self.weight = self.seconds = 0.0
-        self.lr = stages[0].lr
-        self.optimizer: torch.optim.Optimizer | None = None
-        self.done = False
-        self.written = self.told = time.monotonic()
+        self.told = self.written
 
     def run(self) -> Fit:
         import torch
 
         begun = time.monotonic()
-        restored = self._restore() if self.path is not None and self.path.is_file() else {}
+        restored = self.restore() if self.path is not None and self.path.is_file() else {}
         earlier = self.seconds
         if not restored:
             torch.manual_seed(self.seed)
@@ -181,17 +190,21 @@ class _Run:
             if not restored:
                 self._start()
             while not self.done and self.stage < len(self.stages):
-                self._stage(restored)
+                try:
+                    self._stage(restored)
+                except Diverged as error:
+                    self.seconds = earlier + time.monotonic() - begun
+                    self._begin_again(error)
                 restored = {}
                 self.seconds = earlier + time.monotonic() - begun
-        except Cancelled:
+        except (Cancelled, MemoryError, RuntimeError):  # a smaller batch may go on where one failed
             self.seconds = earlier + time.monotonic() - begun
-            self._write()
+            self.write()
             raise
         finish = self.switch.finish and not self.done
         self.model.load_state_dict(self.best)
         self.done = True
-        self._write()
+        self.write()
         self._tell("done", validation=self.best_loss)
         self.report(1.0, f"trained: best loss {self.best_loss:.6g} at epoch {self.best_epoch}")
         return Fit(
@@ -201,16 +214,17 @@ class _Run:
             self.total_steps,
             round(self.seconds, 2),
             finish,
+            tuple(self.notes),
         )
 
     def _start(self) -> None:
         """Keep the weights before the first step, and their validation loss."""
         if self.validation is None:
-            self._keep()
+            self.keep()
             return
         loss, metrics = self._validate()
-        self._keep()
-        self.best_loss = loss if math.isfinite(loss) else math.inf
+        self.keep()
+        self.best_loss = loss if self.start_counts and math.isfinite(loss) else math.inf
         entry = {"epoch": 0, "stage": 0, "train": None, "validation": loss, **metrics}
         self.curves.append({**entry, "lr": self.lr})
         self._tell("start", validation=loss, metrics=metrics)
@@ -219,11 +233,8 @@ class _Run:
         stage = self.stages[self.stage]
         if self.epoch == 0 and self.step == 0:
             self.model.load_state_dict(self.best)
-            self.lr, self.waited = stage.lr, 0
         self.optimizer = make_optimizer(stage, self.model, self.lr)
         if restored.get("tensors"):
-            from napari_dmri.training.state import restore_optimizer
-
             restore_optimizer(self.optimizer, restored["tensors"], restored["scalars"], self.lr)
         patience = Patience(stage, self.best_loss, self.waited)
         while self.epoch < stage.epochs and not self.switch.finish:
@@ -235,8 +246,35 @@ class _Run:
             if stop:
                 break
         self.stage = len(self.stages) if self.switch.finish else self.stage + 1
-        self.epoch, self.step, self.sum, self.weight = 0, 0, 0.0, 0.0
+        self.epoch, self.step, self.sum, self.weight, self.waited = 0, 0, 0.0, 0.0, 0
         self.optimizer = None
+        if self.stage < len(self.stages):
+            self.lr = self.stages[self.stage].lr
+
+    def _begin_again(self, error: Diverged) -> None:
+        """Go back to the best weights, at a lower rate; after some times let the error through."""
+        if self.switch.finish:  # the best weights are what was asked for
+            self.rewind()
+            return
+        if not self.retries:  # then it is the caller's to decide, and the state's file stays
+            raise error
+        self.rewind()
+        if self.tried < self.retries:
+            self.tried += 1
+            self.lr *= LOWER
+            words = begins_again(error, self.best_epoch, self.lr)
+            self.notes.append(words)
+            self._tell("again", words=words)
+            warnings.warn(words, DmriWarning, stacklevel=2)
+            return
+        last = given_up(error, self.tried, self.lr, self.best_epoch, self.best_loss, self.path)
+        self.notes.append(last.found)
+        self.done = self.best_epoch > 0
+        if self.done:
+            self.write()
+        elif self.path is not None:
+            drop_state(self.path)
+        raise last
 
     def _epoch(self, stage: Stage) -> None:
         """Run the steps of an epoch that are left."""
@@ -259,7 +297,7 @@ class _Run:
                     return
                 moved = batch.to(self.device)
                 self.optimizer.zero_grad(set_to_none=True)
-                with self._autocast():
+                with autocast(self.device):
                     value = self.loss(self.model, moved.tensors)
                 value.backward()  # type: ignore[no-untyped-call]
                 if self.clip is not None:
@@ -269,9 +307,11 @@ class _Run:
                 self.weight += batch.weight
                 self.step += 1
                 self.total_steps += 1
+                if self.step % CHECK == 0:
+                    self._require_finite("training", float(total) / self.weight)
                 if time.monotonic() - self.written > self.every:
                     self.sum = float(total)
-                    self._write()
+                    self.write()
         finally:
             self.sum = float(total)
             if isinstance(drawn, Generator):
@@ -279,13 +319,15 @@ class _Run:
 
     def _wait(self, steps: int, total: torch.Tensor) -> None:
         """Report, which may cancel; wait while paused; tell the curve now and then."""
-        number = self._closed + 1
+        number = self.closed + 1
         planned = sum(s.epochs for s in self.stages)
         done = sum(s.epochs for s in self.stages[: self.stage]) + self.epoch + self.step / steps
         words = f"epoch {number}, step {self.step + 1} of {steps}"
         self.report(min(done / planned, 1.0), words)
         while self.switch.paused and not self.switch.finish:
             self.report(min(done / planned, 1.0), f"paused at {words}")
+            if time.monotonic() - self.told > PLOT_EVERY:
+                self._tell("pause", train=float(total) / self.weight if self.step else None)
             time.sleep(0.05)
         if self.step and time.monotonic() - self.told > PLOT_EVERY:
             self._tell("step", train=float(total) / self.weight)
@@ -293,20 +335,17 @@ class _Run:
     def _close_epoch(self, stage: Stage, patience: Patience) -> bool:
         """Validate, keep the best weights, note the curve; tell whether the stage ends."""
         mean = self.sum / self.weight
+        self._require_finite("training", mean)
         loss, metrics = (mean, {}) if self.validation is None else self._validate()
-        number = self._closed + 1
-        if not (math.isfinite(mean) and math.isfinite(loss)):
-            raise Diverged(
-                f"The training loss is {mean:g} and the validation loss {loss:g} after epoch "
-                f"{number}; lower the learning rate ({self.lr:g}) or check the scans for extremes."
-            )
+        self._require_finite("validation", loss)
+        number = self.closed + 1
         better, lower, stop = patience.update(loss)
         self.waited = patience.waited
         entry = {"epoch": number, "stage": self.stage + 1, "train": mean, "validation": loss}
         self.curves.append({**entry, **metrics, "lr": self.lr})
         if better:
             self.best_loss, self.best_epoch = loss, number
-            self._keep()
+            self.keep()
         if lower:
             self.lr *= stage.factor
             assert self.optimizer is not None
@@ -315,84 +354,32 @@ class _Run:
         self._tell("epoch", train=mean, validation=loss, metrics=metrics, best=better)
         return stop
 
-    def _validate(self) -> tuple[float, dict[str, float]]:
-        import torch
+    def _require_finite(self, name: str, loss: float) -> None:
+        place = f"epoch {self.closed + 1}, by step {self.step}"
+        if not math.isfinite(loss):
+            raise diverged(f"The {name} loss is {loss:g} in {place}", self.lr)
+        # The last step of an epoch may break what no loss has seen yet.
+        if not self.finite():
+            raise diverged(f"The network's weights are not finite in {place}", self.lr)
 
+    def _validate(self) -> tuple[float, dict[str, float]]:
         assert self.validation is not None
-        self.model.eval()
-        wanted = {"": self.loss, **self.metrics}
-        sums = dict.fromkeys(wanted, 0.0)
-        weight = 0.0
-        size = 4 * max(s.batch for s in self.stages)
-        count = self.validation.count(size)
-        if count < 1:
-            raise InputError("There is nothing to validate on: no sample; check masks and pairs.")
         planned = sum(s.epochs for s in self.stages)
         done = sum(s.epochs for s in self.stages[: self.stage]) + self.epoch
-        with torch.no_grad():
-            for n, batch in enumerate(self.validation.batches(size)):
-                self.report(min(done / planned, 1.0), f"validation, step {n + 1} of {count}")
-                moved = batch.to(self.device)
-                for name, measure in wanted.items():
-                    with self._autocast():
-                        sums[name] += float(measure(self.model, moved.tensors)) * batch.weight
-                weight += batch.weight
-        means = {name: value / max(weight, 1e-12) for name, value in sums.items()}
+        means = mean_losses(
+            self.model,
+            self.validation,
+            4 * max(s.batch for s in self.stages),
+            {"": self.loss, **self.metrics},
+            self.device,
+            lambda text: self.report(min(done / planned, 1.0), text),
+        )
         return means.pop(""), means
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        import torch
-
-        if self.device.type == "cuda":
-            return torch.autocast("cuda", torch.bfloat16)
-        return nullcontext()
-
-    @property
-    def _closed(self) -> int:
-        """Epochs that have a place on the curves, through all stages."""
-        return sum(1 for entry in self.curves if entry["epoch"])
-
-    def _keep(self) -> None:
-        self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-
     def _tell(self, kind: str, **values: Any) -> None:
-        if kind == "step":  # short epochs do not take the steps' turn
+        if within := kind in ("step", "pause"):  # short epochs do not take the steps' turn
             self.told = time.monotonic()
-        stage = self.stages[min(self.stage, len(self.stages) - 1)]
-        number = self._closed + (kind == "step")
-        steps = self.training.count(stage.batch)
-        place = min(self.stage + 1, len(self.stages))
-        self.tell(Event(kind, place, number, self.step, steps, lr=self.lr, **values))
-
-    def _write(self) -> None:
-        """Write the state, where one is kept and there is something to keep."""
-        self.written = time.monotonic()
-        if self.path is None or not self.best:  # before the first validation nothing is lost
-            return
-        from napari_dmri.training.state import write_state
-
-        card = {name: getattr(self, name) for name in (*POSITION, "curves", "done")}
-        write_state(
-            self.path,
-            self.model,
-            self.best,
-            self.optimizer,
-            {**card, "best_loss": repr(self.best_loss), "settings": self.settings},
-        )
-
-    def _restore(self) -> dict[str, Any]:
-        """Take up a state; return what the optimizer needs."""
-        from napari_dmri.training.state import read_state, restore_random, weights
-
-        assert self.path is not None
-        tensors, card = read_state(self.path, self.settings)
-        for name in POSITION:
-            setattr(self, name, card[name])
-        self.best_loss, self.done = float(card["best_loss"]), bool(card["done"])
-        self.curves = list(card["curves"])
-        self.model.load_state_dict(weights(tensors, "model/"))
-        self.model.to(self.device)
-        self.best = {k: v.to(self.device) for k, v in weights(tensors, "best/").items()}
-        restore_random(tensors)
-        held = {k: v for k, v in tensors.items() if k.startswith("optimizer/")}
-        return {"tensors": held, "scalars": card["scalars"]}
+        place = min(self.stage, len(self.stages) - 1)
+        number = self.closed + within
+        steps = self.training.count(self.stages[place].batch)
+        self.tell(Event(kind, place + 1, number, self.step, steps, lr=self.lr, **values))

@@ -15,7 +15,20 @@ __all__ = ["Batch", "Batches", "Diverged", "Event", "Fit", "Loss", "Switch"]
 
 
 class Diverged(InputError):
-    """Say that a training's loss is not finite any more."""
+    """Say that a training's loss or weights are not finite any more, and what to do.
+
+    Parameters
+    ----------
+    words
+        What was found, and what to do.
+    found
+        What was found alone, as a sentence; None where the words are no more than that.
+    """
+
+    # One argument is enough, as a process that hands an error to another gives no more.
+    def __init__(self, words: str, found: str | None = None) -> None:
+        super().__init__(words)
+        self.found = words if found is None else found
 
 
 @dataclass(frozen=True)
@@ -53,9 +66,11 @@ Loss = Callable[["torch.nn.Module", "tuple[torch.Tensor, ...]"], "torch.Tensor"]
 class Event:
     """Tell where a training is, for live curves.
 
-    ``kind`` is ``"start"`` (validation before the first step), ``"step"``, ``"epoch"`` or
-    ``"done"``; ``train`` is the mean loss of the epoch so far, ``validation`` and ``metrics`` are
-    of an epoch's end; epochs count through all stages, from 1.
+    ``kind`` is ``"start"`` (validation before the first step), ``"step"``, ``"pause"`` (now and
+    then while it waits between two steps), ``"epoch"``, ``"again"`` (the epoch begins again from
+    the best weights; ``words`` say why) or ``"done"``; ``train`` is the mean loss of the epoch so
+    far, ``validation`` and ``metrics`` are of an epoch's end; epochs count through all stages, from
+    1.
     """
 
     kind: str
@@ -68,6 +83,7 @@ class Event:
     lr: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     best: bool = False
+    words: str = ""
 
 
 @dataclass
@@ -84,7 +100,10 @@ class Switch:
 
 @dataclass(frozen=True)
 class Fit:
-    """Say what a training came to: its curves, best epoch and loss, steps and seconds."""
+    """Say what a training came to: its curves, best epoch and loss, steps and seconds.
+
+    ``notes`` say what went wrong on the way.
+    """
 
     curves: tuple[dict[str, Any], ...]
     best_epoch: int
@@ -92,3 +111,4 @@ class Fit:
     steps: int
     seconds: float
     finished_early: bool = False
+    notes: tuple[str, ...] = ()

@@ -29,7 +29,10 @@ Array = NDArray[Any]
 
 
 class _Sampler:
-    """What both samplers share: the store's tensors, on the device if they fit there."""
+    """What both samplers share: the store's tensors, on the device if they fit there.
+
+    Designs and shares are always there.
+    """
 
     def __init__(self, store: Store, device: str | torch.device = "cpu") -> None:
         import torch
@@ -42,8 +45,10 @@ class _Sampler:
         self.device = where if on_device else torch.device("cpu")
         self.inputs = store.inputs().to(self.device)
         self.targets = store.targets().to(self.device)
-        self.designs = store.designs().to(self.device)
-        self.shares = store.shares().to(self.device)
+        # Small, and there wherever the rest is: one and the same for all batches of an epoch, of
+        # which a loss makes something once and keeps it.
+        self.designs = store.designs().to(where)
+        self.shares = store.shares().to(where)
         self.grids = np.array([s.grid for s in store.subjects])
         self.first_rows = np.array([s.first_row for s in store.subjects])
 
@@ -66,7 +71,8 @@ class Patches(_Sampler):
     edge
         Edge of a neighbourhood in voxels, odd.
     device
-        Where training runs; a store that fits a GPU's memory twice is kept there.
+        Where training runs; a store that fits a CUDA device's memory twice is kept there, and
+        designs and shares always.
     """
 
     def __init__(self, store: Store, edge: int = 3, device: str | torch.device = "cpu") -> None:

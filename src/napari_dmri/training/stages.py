@@ -18,7 +18,10 @@ from napari_dmri.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Patience", "Stage", "make_optimizer"]
+__all__ = ["LOWER", "Patience", "Stage", "make_optimizer"]
+
+LOWER = 1 / 3
+"""What a learning rate is multiplied by where a training has to begin again."""
 
 OPTIMIZERS = ("adam", "sgd")
 

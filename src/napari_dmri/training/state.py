@@ -16,13 +16,21 @@ from napari_dmri.errors import InputError
 from napari_dmri.training.checkpoint import SUFFIX, load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import numpy as np
     import torch
     from numpy.typing import NDArray
 
-__all__ = ["KIND", "State", "drop_state", "read_state", "write_state"]
+__all__ = [
+    "KIND",
+    "State",
+    "all_finite",
+    "change_settings",
+    "drop_state",
+    "read_state",
+    "write_state",
+]
 
 KIND = "training-state"
 
@@ -66,8 +74,29 @@ def write_state(
                 else:
                     scalars[f"{index}/{name}"] = value
     tensors |= {f"random/{name}": _array(value) for name, value in random_states().items()}
+    return _put(path, tensors, {**card, "kind": KIND, "scalars": scalars})
+
+
+def change_settings(path: str | Path, changed: Mapping[str, Any]) -> None:
+    """Give a state settings to go on with, other than those that it was written with.
+
+    Parameters
+    ----------
+    path
+        The file; where there is none, nothing is done.
+    changed
+        The settings that differ, by name.
+    """
+    path = Path(path)
+    if path.is_file():
+        tensors, card = load_checkpoint(path, kind=KIND)
+        _put(path, tensors, {**card, "settings": {**card["settings"], **changed}})
+
+
+def _put(path: Path, tensors: Mapping[str, Any], card: Mapping[str, Any]) -> Path:
+    """Write a state's file and the card beside it, each replaced in one step."""
     new = path.with_name(f".{path.name.removesuffix(SUFFIX)}.new{SUFFIX}")
-    save_checkpoint(new, tensors, {**card, "kind": KIND, "scalars": scalars}, overwrite=True)
+    save_checkpoint(new, tensors, card, overwrite=True)
     # The card inside is the one that is believed, so the order of these does not matter.
     os.replace(new, path)
     os.replace(new.with_suffix(".json"), path.with_suffix(".json"))
@@ -131,6 +160,14 @@ def weights(tensors: Mapping[str, Any], prefix: str) -> dict[str, torch.Tensor]:
         for name, value in tensors.items()
         if name.startswith(prefix)
     }
+
+
+def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
+    """Tell whether no value is infinite or NaN; waits once for the device, not for each tensor."""
+    import torch
+
+    found = [tensor.isfinite().all() for tensor in tensors]
+    return bool(torch.stack(found).all()) if found else True
 
 
 def random_states() -> dict[str, torch.Tensor]:

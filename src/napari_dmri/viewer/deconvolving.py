@@ -21,7 +21,7 @@ from napari_dmri.images import PeakImage, ScalarImage, ShImage
 from napari_dmri.progress import Progress, part
 from napari_dmri.scan import Scan
 from napari_dmri.viewer.jobs import hushed
-from napari_dmri.viewer.network_models import is_network, with_model
+from napari_dmri.viewer.network_models import is_network, label_of, with_model
 
 __all__ = [
     "OUTPUTS",
@@ -169,7 +169,7 @@ def finished_result(
 ) -> DeconvolveResult:
     """Name a deconvolution, find the peaks, and make the maps that are asked for."""
     want = options.outputs
-    result = named(result, f"{scan.name} | {METHODS[options.method].label}")
+    result = named(result, f"{scan.name} | {label_of(options.method, result)}")
     peaks = None
     if {"peak count", "peaks"} & set(want):
         peaks = peaks_of(
@@ -233,7 +233,7 @@ def _one_slice(
     whole = np.zeros((*scan.grid, found.fod.shape[3]), np.float32)
     where[axis] = slice(index, index + 1)
     whole[tuple(where)] = found.fod.coefficients.take([index - first], axis)
-    name = f"{scan.name} | {METHODS[options.method].label}"
+    name = f"{scan.name} | {label_of(options.method, found)}"
     return replace(found.fod, coefficients=whole, affine=scan.affine, mask=None, name=name)
 
 
@@ -272,7 +272,6 @@ def compare_methods(
     ends = 0.15 + 0.85 * np.r_[0, np.cumsum(weights)] / weights.sum()
     runs = []
     for (name, settings), start, stop in zip(methods.items(), ends, ends[1:], strict=False):
-        label = METHODS[name].label
         begun = time.perf_counter()
         if name in made:
             result, seconds = made[name].result, made[name].seconds
@@ -283,6 +282,7 @@ def compare_methods(
                 **with_model(settings),
             )  # fmt: skip
             seconds = time.perf_counter() - begun
+        label = label_of(name, result)
         result = named(result, f"{scan.name} | {label}")
         peaks = peaks_of(
             result, options.peak_share, device=options.device,

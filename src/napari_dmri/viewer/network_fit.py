@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_dmri.deconvolve.base import ResponseSet
 from napari_dmri.deconvolve.registry import METHODS
+from napari_dmri.deconvolve.shd.card import model_label
 from napari_dmri.images import ShImage
 from napari_dmri.progress import Progress, part
 from napari_dmri.scan import Scan
@@ -26,10 +27,21 @@ from napari_dmri.viewer.deconvolving import (
 )
 from napari_dmri.viewer.network_models import Known, has_gpu
 
-__all__ = ["FitOptions", "fit_network", "forecast", "state_file"]
+__all__ = [
+    "WEIGHTS",
+    "FitOptions",
+    "fit_network",
+    "forecast",
+    "state_file",
+    "tissues_of",
+    "usual_weights",
+]
 
 PREVIEW_EVERY = 5.0
 """Seconds between two looks at the slice on show, at least."""
+
+WEIGHTS = ("sparsity", "non_negativity", "spatial")
+"""Parts of the loss whose weights can be set, by their names in `LossWeights`."""
 
 KEPT_STATES = 12
 """Fits that were stopped and are kept; older ones are deleted when another begins."""
@@ -53,6 +65,10 @@ class FitOptions:
         ``"paper"`` or ``"tiled"``; None takes the method's own.
     seen
         Directions of the richest shell that the network sees, to explain all; None shows it all.
+    others
+        Tissues besides white matter; None takes those that the shells tell apart, or ``start``'s.
+    weights
+        Parts of the loss that count otherwise than the method has them, by name.
     """
 
     size: str | None = None
@@ -61,6 +77,8 @@ class FitOptions:
     start: Known | None = None
     mode: str | None = None
     seen: int | None = None
+    others: tuple[str, ...] | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 def forecast(
@@ -69,18 +87,49 @@ def forecast(
     """Return about how many seconds a fit takes, seconds to its first glyphs, and bytes."""
     from napari_dmri.deconvolve.shd.fit import forecast_fit
 
-    if device == "auto" and has_gpu():
-        device = "cuda"
     found = forecast_fit(
         voxels,
         method,
         size=options.size,
         mode=options.mode,
-        device=device,
+        device=_likely(device),
         minutes=options.minutes,
-        tuned=options.start is not None,
+        start=None if options.start is None else options.start.card,
     )
     return found.seconds, found.preview_seconds, found.memory
+
+
+def usual_weights(method: str, options: FitOptions, device: str) -> dict[str, float]:
+    """Return the weights of the loss as the method has them at the size that will be fitted."""
+    from napari_dmri.deconvolve.shd.presets import preset
+
+    size, mode = options.size, options.mode
+    if options.start is not None:
+        size, mode = str(options.start.card.get("size") or "small"), None
+    elif size is None:
+        size = "paper" if _likely(device).startswith("cuda") else "small"
+    losses = preset(method, size, mode).losses
+    return {name: float(getattr(losses, name)) for name in WEIGHTS}
+
+
+def tissues_of(
+    scan: Scan, responses: ResponseSet | None, options: FitOptions
+) -> tuple[str, ...] | None:
+    """Return the tissues that a fit separates; None where that waits for the responses."""
+    from napari_dmri.deconvolve.shd.fit import choose_others
+
+    if options.others is not None:
+        return ("wm", *options.others)
+    if options.start is not None:
+        return tuple(map(str, options.start.card["tissues"]))
+    if responses is None:
+        return None
+    return ("wm", *choose_others(len(scan.gradients.shells), tuple(responses)))
+
+
+def _likely(device: str) -> str:
+    """Return the device that "auto" will be, without loading torch."""
+    return "cuda" if device == "auto" and has_gpu() else device
 
 
 def state_file(scan: Scan, method: str, options: FitOptions) -> Path:
@@ -127,7 +176,10 @@ def fit_network(
     tell(Preview(responses))
     state.parent.mkdir(parents=True, exist_ok=True)
     _forget_old(state)
-    name = f"{scan.name} | {METHODS[options.method].label}"
+    label = METHODS[options.method].label
+    if fit.start is not None:
+        label = model_label({**fit.start.card, "label": label})
+    name = f"{scan.name} | {label}"
 
     def show(made: Any) -> None:
         tell(Preview(responses, _on_whole_grid(made, scan, name), made.loss))
@@ -136,6 +188,8 @@ def fit_network(
         scan,
         responses,
         options.method,
+        others=fit.others,
+        weights=fit.weights,
         size=fit.size,
         mode=fit.mode,
         inputs=inputs,

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from napari_dmri.deconvolve.base import ResponseSet
+from napari_dmri.deconvolve.base import Deconvolution, ResponseSet
 from napari_dmri.deconvolve.registry import METHODS
 from napari_dmri.deconvolve.shd.architecture import Architecture
+from napari_dmri.deconvolve.shd.card import model_label
 from napari_dmri.deconvolve.shd.presets import PRESETS
 from napari_dmri.progress import Progress
 from napari_dmri.scan import Scan
@@ -19,6 +20,7 @@ __all__ = [
     "check_model",
     "has_gpu",
     "is_network",
+    "label_of",
     "modes_of",
     "open_model",
     "shipped",
@@ -50,6 +52,11 @@ class Known:
         """The method that it is of."""
         return str(self.card.get("method", ""))
 
+    @property
+    def taught(self) -> bool:
+        """Whether it was told the true fODFs of what it learned from."""
+        return bool(self.card.get("known_fods"))
+
     def load(self) -> Any:
         """Return the model, read from its file the first time."""
         if self.model is not None:
@@ -59,6 +66,13 @@ class Known:
 
             self._held.append(ShdModel.load(self.path))
         return self._held[0]
+
+
+def label_of(method: str, result: Deconvolution | None = None) -> str:
+    """Return what a method is called beside others; that of a taught network says so."""
+    label = METHODS[method].label
+    made = {} if result is None else dict(result.provenance.get("inputs", {})).get("model")
+    return model_label({**made, "label": label}) if made else label
 
 
 def has_gpu() -> bool:

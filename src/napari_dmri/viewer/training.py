@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.training.parts import Switch
 from napari_dmri.training.state import drop_state
 
@@ -123,7 +125,8 @@ def train_model(
 
     ``preview`` is called with what training tells: events for the curves, and pictures of a slice,
     the one that ``preview_at`` names.
-    A state that is at ``state`` is gone on from; it goes once the model is there.
+    A state that is at ``state`` is gone on from; it goes once the model is there. A model that
+    cannot be saved is returned without a file, with a warning.
     """
     model = make_model(options)
     if options.network:
@@ -140,6 +143,11 @@ def train_model(
     else:
         model.fit(pairs, device=options.device, progress=progress)
     if target is not None:
-        model.save(target)
+        try:
+            model.save(target)
+        except (InputError, OSError) as error:
+            # The work is not lost: the dock offers the model, and its state goes once it is saved.
+            warnings.warn(f"The model is trained and not saved: {error}", DmriWarning, stacklevel=2)
+            return None, model
     drop_state(state)
     return target, model

@@ -5,17 +5,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from tests.deconvolve.shd.conftest import make_tiny
 
 from napari_dmri.deconvolve.evaluation.cells import evaluate, read_cells, tissues_for
 from napari_dmri.deconvolve.evaluation.plan import Settings
 from napari_dmri.deconvolve.evaluation.protocols import PROTOCOLS, Protocol, make_case
 from napari_dmri.deconvolve.evaluation.tables import write_results
+from napari_dmri.deconvolve.shd import presets
 from napari_dmri.deconvolve.shd.losses import LossWeights
 from napari_dmri.deconvolve.shd.model import ShdModel
 from napari_dmri.deconvolve.shd.presets import preset
-from napari_dmri.errors import InputError
+from napari_dmri.errors import Cancelled, InputError
+from napari_dmri.training import loop
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 SCANS = (30, 30, 3)
@@ -70,10 +74,83 @@ def test_an_evaluation_keeps_what_is_done_and_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("tiny")
 def test_nothing_is_begun_after_the_time_is_over(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no scores"):
-        evaluate(tmp_path / "e", Settings(test=1), protocols=["random"], minutes=0)
+    said: list[str] = []
+    settings = Settings(test=1)
+    assert not evaluate(
+        tmp_path / "e",
+        settings,
+        protocols=["random"],
+        minutes=0,
+        progress=lambda _, text: said.append(text),
+    )
+    assert said == ["stopped after 0 minutes; the same command goes on"]
+    assert [p.name for p in (tmp_path / "e").iterdir()] == ["evaluation.json"]
     with pytest.raises(InputError, match="holds no scores"):
         read_cells(tmp_path)
+
+
+@pytest.fixture
+def short(tiny: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
+    """Train tiny networks for a few steps, each of which tells an event."""
+    monkeypatch.setattr(presets, "preset", make_tiny)
+    monkeypatch.setattr(loop, "PLOT_EVERY", 0.0)
+    return {
+        "settings": Settings(train=1, test=1, steps=8),
+        "protocols": ["random"],
+        "methods": ["mlp"],
+        "device": "cpu",
+    }
+
+
+def test_a_training_stops_when_time_is_over_and_goes_on_to_the_same(
+    tmp_path: Path, short: dict[str, object]
+) -> None:
+    whole = evaluate(tmp_path / "whole", **short)
+    said: list[str] = []
+    calls = 0
+    while not (parts := evaluate(
+        tmp_path / "parts", minutes=1e-6, progress=lambda _, text: said.append(text), **short
+    )):  # fmt: skip
+        calls += 1
+        assert said[-1].startswith("stopped after 1e-06 minutes; the same command goes on")
+        assert calls < 20, "no call gets further than the one before"
+    assert calls > 3
+    cell = "random_mlp_0"
+    # The last stop is between training and scoring, when the model is there already.
+    assert not (tmp_path / "parts" / cell / "model.state.safetensors").exists()
+    one, other = (ShdModel.load(tmp_path / f / cell / "model.safetensors") for f in
+                  ("whole", "parts"))  # fmt: skip
+    assert one.sha256 == other.sha256
+    assert one.card["outcome"]["steps"] == other.card["outcome"]["steps"] == 8
+    took = ("train_seconds", "test_seconds")
+    assert [{k: v for k, v in scores[0].items() if k not in took} for scores in (whole, parts)] == [
+        {k: v for k, v in whole[0].items() if k not in took}
+    ] * 2
+
+
+def test_whoever_stops_it_is_not_taken_for_the_clock(
+    tmp_path: Path, short: dict[str, object]
+) -> None:
+    def stop(fraction: float, text: str) -> None:
+        if "epoch 2" in text:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        evaluate(tmp_path / "e", minutes=10, progress=stop, **short)
+    assert (tmp_path / "e" / "random_mlp_0" / "model.state.safetensors").is_file()
+
+
+def test_the_networks_of_the_package_are_scored_as_they_are(tmp_path: Path) -> None:
+    settings = Settings(train=1, test=1, scans=(20, 20, 3))
+    given = {"protocols": ["low"], "methods": ["shipped"], "device": "cpu"}
+    (scores,) = evaluate(tmp_path / "e", settings, **given)
+    assert scores["chosen"] == {"model": "shd-s-tv-one-shell"}
+    assert 0.5 < scores["f1"] < 1
+    assert 0 < scores["threshold"] < 1
+    assert scores["train_seconds"] == 0
+    assert not (tmp_path / "e" / "low_shipped_0" / "model.safetensors").exists()
+    files = write_results(tmp_path / "e", [scores])
+    assert "| shipped (taught) | model shd-s-tv-one-shell |" in files[1].read_text()
 
 
 @pytest.mark.usefixtures("tiny")
@@ -99,8 +176,7 @@ def test_a_network_of_other_settings_is_not_taken_for_the_method(
     }[changed]
     model = ShdModel.new(other, others=(), bvalues=(0.0, 3000.0))
     settings = Settings(train=1, test=1)
-    with pytest.raises(InputError, match="holds no scores"):
-        evaluate(tmp_path / "e", settings, protocols=["random"], methods=["mlp"], minutes=-1)
+    assert not evaluate(tmp_path / "e", settings, protocols=["random"], methods=["mlp"], minutes=-1)
     path = tmp_path / "e" / "random_mlp_0" / "model.safetensors"
     path.parent.mkdir(parents=True)
     model.save(path)

@@ -7,12 +7,16 @@ import pytest
 from napari_dmri.deconvolve.evaluation.plan import (
     CEILING,
     CLASSICAL,
+    EVERY,
     NETWORKS,
+    SHIPPED,
     TAUGHT,
     Settings,
     options,
     planned_cells,
     prepare_folder,
+    shipped_for,
+    undone_cells,
 )
 from napari_dmri.deconvolve.evaluation.protocols import PROTOCOLS
 from napari_dmri.deconvolve.registry import METHODS
@@ -26,7 +30,9 @@ def test_every_method_is_planned_on_every_protocol_and_some_with_three_seeds() -
     cells = planned_cells()
     pairs = {(cell.protocol, cell.method) for cell in cells}
     expected = {(p, m) for p in PROTOCOLS for m in (*CLASSICAL, *NETWORKS)}
-    assert pairs - expected == {(p, CEILING) for p in PROTOCOLS if p != "random"}
+    # Random crossings have no true fODFs, and no network of the package is for them.
+    assert pairs - expected == {(p, m) for p in PROTOCOLS if p != "random"
+                                for m in (CEILING, SHIPPED)}  # fmt: skip
     # Random crossings have no true fODFs to learn from.
     assert expected - pairs == {("random", m) for m in TAUGHT}
     assert set(TAUGHT.values()) <= set(METHODS)
@@ -41,6 +47,33 @@ def test_every_method_is_planned_on_every_protocol_and_some_with_three_seeds() -
 def test_a_size_of_scans_that_there_is_not_is_refused_before_anything_is_kept() -> None:
     with pytest.raises(InputError, match="Unknown size 'smal'; choose of"):
         Settings(scans="smal")
+
+
+def test_the_shipped_networks_come_last_and_fit_what_is_seen() -> None:
+    assert EVERY[-1] == SHIPPED
+    first = [cell for cell in planned_cells() if cell.seed == 0]
+    assert [cell.method for cell in first][-3:] == [SHIPPED] * 3
+    found = {name: shipped_for(protocol) for name, protocol in PROTOCOLS.items()}
+    names = {name: model and model.name for name, model in found.items()}
+    assert names == {
+        "high": "shd-s-tv-two-shells",
+        "low": "shd-s-tv-one-shell",
+        "super": "shd-s-tv-one-shell",
+        "random": None,
+    }
+    # The row is called taught.
+    assert all(model is None or model.card["known_fods"] for model in found.values())
+    assert options(SHIPPED, PROTOCOLS["high"]) == [{"model": "shd-s-tv-two-shells"}]
+    with pytest.raises(InputError, match=r"shipped cannot be evaluated on random: .*; choose"):
+        planned_cells(["random"], [SHIPPED])
+
+
+def test_cells_without_scores_are_still_to_do(tmp_path: Path) -> None:
+    cells = planned_cells(["low"], ["mlp", "csd"])
+    (tmp_path / "low_csd_0").mkdir()
+    assert undone_cells(tmp_path, cells) == cells
+    (tmp_path / "low_csd_0" / "scores.json").write_text("{}")
+    assert undone_cells(tmp_path, cells) == cells[1:]
 
 
 def test_seeds_can_be_given() -> None:

@@ -69,3 +69,12 @@ def test_tables_give_the_mean_and_its_confidence() -> None:
     assert tables["low"]["SHD-TV"]["F1"] == "0.8200 ± 0.0497"
     assert tables["low"]["SHD-TV"]["seeds"] == 3
     assert len(scores_table([cell(1, 0.8), cell(0, 0.8)]).rows) == 2
+
+
+def test_shipped_networks_have_a_row_of_their_own_that_says_what_they_know() -> None:
+    shipped = {**cell(0, 0.9), "method": "shipped", "chosen": {"model": "net"}}
+    table = result_tables([shipped, cell(0, 0.8)])["low"]
+    assert [row.name for row in table.rows] == ["SHD-TV", "shipped (taught)"]
+    assert table["shipped (taught)"]["chosen"] == "model net"
+    assert "true fODFs of other simulated people" in table.notes[-1]
+    assert len(result_tables([cell(0, 0.8)])["low"].notes) == 2

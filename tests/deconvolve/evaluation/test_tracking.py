@@ -1,13 +1,16 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from napari_dmri.deconvolve.evaluation import studies
 from napari_dmri.deconvolve.evaluation.tracking import (
+    BundleScore,
     Rules,
     score_bundles,
     track,
@@ -16,6 +19,9 @@ from napari_dmri.deconvolve.evaluation.tracking import (
 from napari_dmri.errors import InputError
 from napari_dmri.images import ScalarImage, ShImage
 from napari_dmri.sphere.harmonics import design_matrix
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SHAPE = (30, 11, 11)
 
@@ -80,3 +86,84 @@ def test_what_cannot_be_tracked_is_said() -> None:
         track(replace(fod, coefficients=fod.coefficients[:5]), truth, "deterministic")
     with pytest.raises(InputError, match="no seed"):
         track(replace(fod, coefficients=0 * fod.coefficients), truth, "deterministic")
+
+
+def test_several_subjects_give_their_mean_and_each() -> None:
+    one = BundleScore(100, 0.5, 0.25, 0.25, 2, 4, 0.5, 0.1)
+    other = BundleScore(201, 0.7, 0.2, 0.1, 3, 4, 0.7, 0.2)
+    key = ("CSD", "deterministic")
+    assert "subject" not in tracking_table({key: one}).columns
+    table = tracking_table({key: one}, {key: other})
+    assert [row["subject"] for row in table.rows] == ["mean of 2", "1", "2"]
+    mean, first, second = table.rows
+    assert (mean["valid (%)"], mean["overlap (%)"], mean["streamlines"]) == (60, 60, 150)
+    assert mean["bundles found"] == "2.5 of 4"
+    assert (first["valid (%)"], second["bundles found"]) == (50, "3 of 4")
+
+
+@pytest.fixture
+def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, str]]:
+    """Make an evaluation that has CSD on `low`, and note what would take long instead of it."""
+    done: list[tuple[str, int, str]] = []
+    (tmp_path / "low_csd_0").mkdir()
+    scores = {"chosen": {"order": 6}, "threshold": 0.2, "f1": 0.7}
+    (tmp_path / "low_csd_0" / "scores.json").write_text(json.dumps(scores))
+    (tmp_path / "evaluation.json").write_text(json.dumps({"test": 2}))
+
+    def case(protocol: str, index: int, size: Any) -> Any:
+        truth = SimpleNamespace(number=index, fod=lambda order: "true-fod")
+        return SimpleNamespace(truth=truth), truth
+
+    def track(fod: str, truth: Any, kind: str, rules: Any) -> str:
+        done.append((fod, truth.number, kind))
+        return kind
+
+    def score(kind: str, truth: Any) -> BundleScore:
+        return BundleScore(100, truth.number / 10, 0.1, 0.1, 3, 4, 0.5, 0.1)
+
+    for name, stand_in in {
+        "_test_case": case,
+        "_fod": lambda cell, case, device: "csd",
+        "track": track,
+        "score_bundles": score,
+    }.items():
+        monkeypatch.setattr(studies, name, stand_in)
+    return done
+
+
+def test_all_test_subjects_are_tracked_and_kept(
+    tmp_path: Path, tracked: list[tuple[str, int, str]]
+) -> None:
+    table = studies.study_tracking(tmp_path, "low", ["csd"])
+    both = ("deterministic", "probabilistic")
+    assert tracked == [(f, n, kind) for n in (5, 6) for f in ("csd", "true-fod") for kind in both]
+    assert [(r.name, r["subject"], r["valid (%)"]) for r in table.rows[:3]] == [
+        ("CSD", "mean of 2", 55), ("CSD", "1", 50), ("CSD", "2", 60)]  # fmt: skip
+    assert len(table.rows) == 12
+    files = sorted(p.name for p in (tmp_path / "tracking").iterdir())
+    assert files == ["low_csd.json", "low_csd_2.json", "low_true-fod.json", "low_true-fod_2.json"]
+    # What is kept is not tracked again; what was chosen otherwise since, is.
+    tracked.clear()
+    (tmp_path / "tracking" / "low_csd_2.json").unlink()
+    assert studies.study_tracking(tmp_path, "low", ["csd"]) == table
+    assert tracked == [("csd", 6, kind) for kind in both]
+    tracked.clear()
+    scores = {"chosen": {"order": 8}, "threshold": 0.2, "f1": 0.7}
+    (tmp_path / "low_csd_0" / "scores.json").write_text(json.dumps(scores))
+    studies.study_tracking(tmp_path, "low", ["csd"])
+    assert {(f, n) for f, n, _ in tracked} == {("csd", 5), ("csd", 6)}
+
+
+def test_a_subject_that_was_tracked_before_there_were_more_is_taken_over(
+    tmp_path: Path, tracked: list[tuple[str, int, str]]
+) -> None:
+    (tmp_path / "tracking").mkdir()
+    before = BundleScore(7, 0.25, 0.5, 0.25, 1, 4, 0.5, 0.1)
+    of = {"size": "medium", "rules": None, "chosen": {"order": 6}, "threshold": 0.2, "f1": 0.7}
+    kept = {"of": of, "scores": {"deterministic": asdict(before), "probabilistic": asdict(before)}}
+    (tmp_path / "tracking" / "low_csd.json").write_text(json.dumps(kept))
+    (tmp_path / "evaluation.json").write_text(json.dumps({"test": 1}))
+    table = studies.study_tracking(tmp_path, "low", ["csd"])
+    assert table["CSD"]["streamlines"] == 7
+    assert "subject" not in table.columns
+    assert {f for f, _, _ in tracked} == {"true-fod"}

@@ -127,6 +127,12 @@ def test_a_preview_is_the_slice_of_the_prediction_now(tiny, scan, responses, met
     assert np.allclose(preview.coefficients, whole.coefficients[:, :, 4], atol=1e-4)
     assert network.training
     assert all(torch.equal(v, state[k]) for k, v in network.state_dict().items())
+    # While it waits, once for each slice, whatever the time.
+    live.next = float("inf")
+    for wanted in (9, 9, 2, 2):
+        live.slice = lambda wanted=wanted: (2, wanted)
+        live(Event("pause", 1, 1, 2, 3, train=0.25))
+    assert [p.index for p in shown] == [4, 2] and shown.pop().loss == 0.25
     if method == "shd":
         live.most, live.next = 10, 0.0
         live(Event("step", 1, 1, 2, 3, train=0.25))
@@ -229,7 +235,7 @@ def test_a_step_that_does_not_fit_in_memory_is_said_in_words(scan, responses, mo
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(FodLoss, "__call__", full)
-    with pytest.raises(InputError, match="a step of 2 patches of 4 voxels an edge; choose the siz"):
+    with pytest.raises(InputError, match="a step of 1 patch of 4 voxels an edge; choose the size"):
         run(scan, responses)
 
 
@@ -242,6 +248,7 @@ def test_the_plan_follows_steps_minutes_and_a_model_to_begin_from(
     tuned = run(scan, responses, start=fitted.model)
     assert tuned.model.card["started_from"] and tuned.lr == pytest.approx(1e-3)
     assert tuned.model.card["outcome"]["steps"] < 12 and not same(tuned.model, fitted.model)
+    assert tuned.model.card["outcome"]["best_epoch"] > 0
     with pytest.raises(InputError, match="give one"):
         run(scan, responses, steps=6, minutes=1)
     with pytest.raises(InputError, match="separates wm, gm, csf and wm, csf are asked for"):
@@ -301,14 +308,28 @@ def test_bad_scans_are_refused_in_words(scan, responses, fitted):
     assert run(tiny_scan, responses, steps=2).deconvolution.voxels == 2
 
 
+@pytest.mark.parametrize("name", ["shd-s-tv-one-shell", "shd-s-tv-two-shells"])
+def test_a_forecast_knows_the_network_that_a_fit_begins_from(name):
+    from napari_dmri.deconvolve.shd.shipped import find_model
+    from napari_dmri.training.checkpoint import load_card
+
+    card = load_card(find_model(name))
+    plain, tuned = (forecast_fit(1000, device="cpu", start=start) for start in (None, card))
+    assert tuned.steps == round(0.2 * plain.steps) and tuned.seconds < plain.seconds / 2
+    # Its patches are larger and fewer: as many voxels a step, and as much memory.
+    assert card["architecture"]["patch"] == 8 and tuned.memory == plain.memory
+    wide = {**card, "architecture": {**card["architecture"], "filters": 64}}
+    assert forecast_fit(1000, device="cpu", start=wide).memory > 1.3 * tuned.memory
+    slow = forecast_fit(1000, device="cpu", start={**card, "size": "paper"}, size="small")
+    assert slow.seconds > tuned.seconds
+
+
 def test_a_forecast_grows_with_voxels_and_ends_with_the_minutes():
     few, many = forecast_fit(1000, device="cpu"), forecast_fit(100_000, device="cpu")
     assert few.seconds < many.seconds and few.preview_seconds <= many.preview_seconds < few.seconds
     short = forecast_fit(1000, device="cpu", minutes=few.seconds / 240)
     assert short.seconds < few.seconds and short.steps < few.steps
     assert forecast_fit(1000, "shd", size="paper", device="cpu").seconds > few.seconds
-    tuned = forecast_fit(1000, device="cpu", tuned=True)
-    assert tuned.steps == round(0.2 * few.steps) and tuned.seconds < few.seconds / 2
     # A tile's voxels share their neighbours, a patch for each voxel does not.
     whole = (
         forecast_fit(10**6, "shd", size="small", mode=m, device="cpu") for m in (None, "tiled")

@@ -211,6 +211,28 @@ def test_extra_shells_tissues_and_origin() -> None:
     assert any("01 is one of them" in s for s in own)
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({}, "SHD, in paper mode: trained on 2 scans."),
+        ({"known_fods": True}, "SHD, taught, in paper mode: trained on 2 scans with known fODFs."),
+        (
+            {"known_fods": True, "simulated": True},
+            "SHD, taught, in paper mode: trained on simulated scans and their true fODFs (2",
+        ),
+        (
+            {"known_fods": True, "trained_from": "scan"},
+            "fitted to 2 scans, beginning from a model that was taught known fODFs.",
+        ),
+    ],
+)
+def test_a_taught_model_says_so(more, words) -> None:
+    entries = [{"subject": "sub-01"}, {"subject": "sub-02"}]
+    model = ShdModel.new(tiny("shd"), others=(), bvalues=(0, 1000, 3000), training=entries, **more)
+    found = levels(model, a_scan(subject="sub-09"), None)
+    assert any(words in s for s in found), found
+
+
 def test_every_preset_makes_a_model() -> None:
     for name in PRESETS:
         model = ShdModel.new(preset(name, "small"), others=(), bvalues=(0, 1000))

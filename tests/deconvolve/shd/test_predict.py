@@ -19,6 +19,7 @@ from napari_dmri.errors import Cancelled, InputError
 SMALL = {"n_side": 2, "degree": 4, "depth": 2, "filters": 4}
 PATCHES = Architecture(patch=3, **SMALL)
 TILES = Architecture(layer="spectral", patch=4, **SMALL)
+CONVOLVED = Architecture(layer="convolution", patch=4, **SMALL)
 REPEATED = Architecture(layer="spectral", patch=4, border="repeat", **SMALL)
 
 
@@ -210,6 +211,33 @@ def test_cancelling_takes_effect_between_layers(prepared, monkeypatch):
     with pytest.raises(Cancelled):
         run(TILES, prepared, "tiled", progress=progress)
     assert len(set(calls)) == 1  # the first tile was not over yet
+
+
+def test_no_network_is_run_with_tf32(prepared):
+    seen = set()
+
+    def progress(fraction, text):
+        seen.add((text, torch.backends.cudnn.conv.fp32_precision))
+
+    run(TILES, prepared, "tiled", progress=progress)
+    at_work = {precision for text, precision in seen if text != "predicted"}
+    assert at_work == {"ieee"} and torch.backends.cudnn.conv.fp32_precision == "tf32"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device to compare with")
+@pytest.mark.parametrize(
+    ("architecture", "mode"), [(PATCHES, "paper"), (TILES, "tiled"), (CONVOLVED, "tiled")]
+)
+def test_a_cuda_device_gives_what_the_cpu_gives(prepared, architecture, mode):
+    network = network_of(architecture)
+    cpu, cuda = (
+        predict_network(network, architecture, prepared, ("csf",), mode=mode, device=device)
+        for device in ("cpu", "cuda")
+    )
+    # TF32 would make this some 1e-4 and more.
+    for name in ("coefficients", "others"):
+        a, b = getattr(cpu, name), getattr(cuda, name)
+        assert np.linalg.norm(b - a) < 1e-5 * np.linalg.norm(a)
 
 
 def test_modes_that_do_not_fit_a_network_are_refused(prepared):

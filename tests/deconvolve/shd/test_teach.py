@@ -49,6 +49,12 @@ def test_it_is_a_supervised_training_and_then_one_without(subjects):
     card = model.card
     assert card["known_fods"] and card["losses"]["supervised"] == 0
     assert card["started_from"] == first.sha256
+    # What went before is kept on the card.
+    before = card["taught"]
+    assert before["steps"] == first.card["outcome"]["steps"] == 28
+    assert all(before[name] == first.card[name] for name in ("losses", "plan", "curves"))
+    assert before["outcome"]["best_loss"] == first.card["outcome"]["best_loss"]
+    assert "taught" not in then.card
     assert not train_model(subjects, "shd-s-tv", supervised=0.0, device="cpu").card["known_fods"]
 
 
@@ -82,5 +88,29 @@ def test_it_goes_on_in_either_part_to_the_same_bits(tmp_path, subjects, part):
 def test_known_fods_are_needed_of_all(subjects):
     one = subjects[1]
     bare = Subject(one.subject, one.scan, one.responses)
-    with pytest.raises(InputError, match="1 of 2 subjects have known fODFs"):
+    words = r"1 of 2 subjects have known fODFs.*; sub-1 have none.*the column fod"
+    with pytest.raises(InputError, match=words):
         run([subjects[0], bare])
+    with pytest.raises(InputError, match="2 of 3 subjects have known fODFs"):
+        run(subjects, validation=[bare])
+
+
+def test_the_plan_says_how_many_steps_where_none_are_given(subjects):
+    model = teach_model(subjects, "shd-s-tv", device="cpu", size="small")
+    # 70 and 30 % of the tiny plan of 4 epochs of 3 steps.
+    assert (model.card["taught"]["steps"], model.card["outcome"]["steps"]) == (8, 4)
+
+
+def test_a_first_part_of_other_settings_is_refused(tmp_path, subjects):
+    state = tmp_path / "state.safetensors"
+
+    def stop(fraction, text):
+        if text.startswith("signals alone: epoch"):
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        run(subjects, state=state, progress=stop)
+    state.unlink()  # as if it was stopped before the second part's first step
+    with pytest.raises(InputError, match=r"taught.safetensors .*seed: None then, 3 now"):
+        run(subjects, state=state, seed=3)
+    assert (tmp_path / "state.taught.safetensors").is_file()

@@ -8,6 +8,7 @@ JSON file, written when it is done; a training that is stopped goes on from its 
 from __future__ import annotations
 
 import json
+import math
 import time
 import warnings
 from dataclasses import replace
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dmri.deconvolve.evaluation.plan import (
+    BASES,
     CEILING,
     NETWORKS,
     STEPS,
@@ -26,11 +28,12 @@ from napari_dmri.deconvolve.evaluation.plan import (
     options,
     planned_cells,
     prepare_folder,
+    undone_cells,
 )
 from napari_dmri.deconvolve.evaluation.protocols import PROTOCOLS, Case, Protocol, make_case
 from napari_dmri.deconvolve.evaluation.scoring import joined, peaks_of, score_at, validation_score
 from napari_dmri.deconvolve.shd.fit import choose_others
-from napari_dmri.errors import DmriWarning, InputError
+from napari_dmri.errors import Cancelled, DmriWarning, InputError
 from napari_dmri.images import ResponseSet
 from napari_dmri.progress import Progress, part, silent
 from napari_dmri.training.state import drop_state
@@ -69,13 +72,14 @@ def evaluate(
     protocols, methods, seeds
         What is done now; see `planned_cells`.
     minutes
-        No cell is begun after so many; None does all.
+        After so many no cell is begun, and a training stops and keeps its state; None does all.
+        What goes before and after a training has no state and takes what it takes.
     device, progress
-        Where it runs; who is told.
+        Where it runs; who is told, and may raise `Cancelled`.
 
     Returns
     -------
-    One dict a cell that is done: its protocol, method, seed, choices and scores.
+    One dict a cell that is done: its protocol, method, seed, choices and scores. None may be.
 
     Raises
     ------
@@ -86,17 +90,19 @@ def evaluate(
     cells = planned_cells(protocols, methods, seeds)
     folder = prepare_folder(Path(out).expanduser(), settings)
     report = progress or silent
-    begun = time.monotonic()
-    for n, cell in enumerate(cells):
-        path = folder / cell.name / "scores.json"
-        if path.is_file():
-            continue
-        if minutes is not None and time.monotonic() - begun > 60 * minutes:
-            report(n / len(cells), f"stopped after {minutes:g} minutes, {n} of {len(cells)} cells")
-            break
-        inner = part(report, n / len(cells), (n + 1) / len(cells), f"{cell.name}: ")
-        _run(cell, folder, settings, device, inner)
-    return read_cells(folder)
+    clock = _Clock(minutes)
+    left = undone_cells(folder, cells)
+    done = len(cells) - len(left)
+    try:
+        for n, cell in enumerate(left, done):
+            clock.check()
+            inner = part(report, n / len(cells), (n + 1) / len(cells), f"{cell.name}: ")
+            _run(cell, folder, settings, device, clock, inner)
+            done = n + 1
+    except _TimeIsUp:
+        words = f"stopped after {minutes:g} minutes; the same command goes on"
+        report(done / len(cells), words)
+    return read_cells(folder) if any(folder.glob("*/scores.json")) else []
 
 
 def read_cells(folder: str | Path) -> list[dict[str, Any]]:
@@ -149,28 +155,64 @@ def fod_of(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DmriWarning)
         given = chosen if model is None else {**chosen, "model": model}
-        method = TAUGHT.get(method, method)
+        method = BASES.get(method, method)
         if method != "rumba-tv":
             given = {**given, "mask": wanted}
         return deconvolve(scan, method, responses, device=device, **given).fod
 
 
-def _run(cell: Cell, folder: Path, settings: Settings, device: str, report: Progress) -> None:
+class _TimeIsUp(Cancelled):
+    """The minutes of a call are over."""
+
+
+class _Clock:
+    """Stop a call when its minutes are over: between cells, and in a training that has begun.
+
+    What goes before the first step keeps no state: to stop there would leave nothing to go on from.
+    """
+
+    def __init__(self, minutes: float | None) -> None:
+        self.end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        self.training = False
+
+    def hear(self, event: Any) -> None:
+        """Take an event of a training; one that was done already is let through to its end."""
+        self.training = self.training or getattr(event, "kind", "done") != "done"
+
+    def check(self) -> None:
+        """Raise if the time is over."""
+        if time.monotonic() > self.end:
+            raise _TimeIsUp
+
+    def timed(self, progress: Progress) -> Progress:
+        """Check whenever a training reports."""
+
+        def report(fraction: float, text: str) -> None:
+            progress(fraction, text)
+            if self.training:
+                self.check()
+
+        return report
+
+
+def _run(
+    cell: Cell, folder: Path, settings: Settings, device: str, clock: _Clock, report: Progress
+) -> None:
     from napari_dmri.io.atomic import write_json
 
     protocol = PROTOCOLS[cell.protocol]
     model = None
     if cell.method in NETWORKS:
-        model = _trained(cell, folder, settings, device, part(report, 0, 0.8))
+        model = _trained(cell, folder, settings, device, clock, part(report, 0, 0.8))
     report(0.8, "validation")
     chosen, threshold, f1 = _choose(cell.method, protocol, settings, model, device)
     cases = [_case(protocol, "test", k, settings) for k in range(settings.test)]
     found: list[NDArray[np.float32]] = []
-    clock = time.monotonic()
+    begun = time.monotonic()
     for k, case in enumerate(cases):
         report(0.9 + 0.1 * k / len(cases), f"test {case.name}")
         found.append(peaks_of(fod_of(cell.method, case, model, chosen, device), case))
-    applied = time.monotonic() - clock
+    applied = time.monotonic() - begun
     truth = joined([case.truth for case in cases])
     scores = score_at(np.concatenate(found), truth, threshold)
     each = [score_at(p, c.truth, threshold)["f1"] for p, c in zip(found, cases, strict=True)]
@@ -186,10 +228,16 @@ def _run(cell: Cell, folder: Path, settings: Settings, device: str, report: Prog
             **scores,
             "f1_each": each,
             "voxels": len(truth),
-            "train_seconds": 0.0 if model is None else model.card["outcome"]["seconds"],
+            "train_seconds": 0.0 if model is None else _seconds(model),
             "test_seconds": round(applied, 1),
         },
     )
+
+
+def _seconds(model: ShdModel) -> float:
+    """Return how long a network was trained, with known fODFs and without."""
+    parts = [model.card, *([model.card["taught"]] if "taught" in model.card else [])]
+    return float(sum(entry["outcome"]["seconds"] for entry in parts))
 
 
 def _case(protocol: Protocol, role: str, number: int, settings: Settings) -> Case:
@@ -223,16 +271,17 @@ def _is_of(model: ShdModel, chosen: Preset) -> bool:
 
 
 def _trained(
-    cell: Cell, folder: Path, settings: Settings, device: str, report: Progress
+    cell: Cell, folder: Path, settings: Settings, device: str, clock: _Clock, report: Progress
 ) -> ShdModel:
     """Return the cell's network: from its file, or trained now (from its state, if any)."""
     from napari_dmri.deconvolve.shd.amortise import Subject, train_model
     from napari_dmri.deconvolve.shd.model import ShdModel
     from napari_dmri.deconvolve.shd.presets import preset
     from napari_dmri.deconvolve.shd.teach import teach_model
+    from napari_dmri.training.checkpoint import require_free
 
     path, taught = model_path(folder, cell), cell.method in TAUGHT
-    method = TAUGHT.get(cell.method, cell.method)
+    method = BASES.get(cell.method, cell.method)
     if path.is_file():
         model = ShdModel.load(path)
         if not _is_of(model, preset(method, settings.size)):
@@ -241,6 +290,7 @@ def _trained(
                 "use another folder."
             )
         return model
+    require_free(path)
     protocol = PROTOCOLS[cell.protocol]
     path.parent.mkdir(parents=True, exist_ok=True)
     subjects = []
@@ -260,8 +310,10 @@ def _trained(
         seed=cell.seed,
         state=state,
         device=device,
-        progress=part(report, 0.1, 1.0),
+        on_event=clock.hear,
+        progress=clock.timed(part(report, 0.1, 1.0)),
     )
     model.save(path)
     drop_state(state)
+    clock.check()
     return model

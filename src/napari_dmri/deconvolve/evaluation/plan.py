@@ -18,16 +18,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_dmri.deconvolve.evaluation.protocols import Protocol
+    from napari_dmri.deconvolve.shd.shipped import ShippedModel
 
 __all__ = [
+    "BASES",
     "CEILING",
     "CLASSICAL",
+    "EVERY",
     "NETWORKS",
+    "SHIPPED",
     "TAUGHT",
     "Settings",
     "options",
     "planned_cells",
     "prepare_folder",
+    "shipped_for",
+    "undone_cells",
 ]
 
 CLASSICAL = ("csd", "msmt-csd", "rumba", "rumba-tv")
@@ -42,6 +48,15 @@ NETWORKS = (
 
 CEILING = "true-fod"
 """The true fODFs, in which dispersed fibres that cross at small angles are one: what can be had."""
+
+SHIPPED = "shipped"
+"""The network of the package that fits what is seen of a protocol, as it is: it was taught too."""
+
+BASES = {**TAUGHT, SHIPPED: "shd-s-tv"}
+"""What the registry calls rows that are not methods of it."""
+
+EVERY = (CEILING, *CLASSICAL, *NETWORKS, SHIPPED)
+"""All rows of the tables in their order."""
 
 REPEATED = ("shd", "shd-tv", "shd-s")
 """Networks of which several seeds are trained."""
@@ -121,19 +136,18 @@ def planned_cells(
     Raises
     ------
     InputError
-        If a name is unknown.
+        If a name is unknown, or no method is evaluated on any of the protocols.
     """
-    every = (CEILING, *CLASSICAL, *NETWORKS)
     for given, known, what in (
         (protocols, tuple(PROTOCOLS), "protocol"),
-        (methods, every, "method"),
+        (methods, EVERY, "method"),
     ):
         unknown = [name for name in given if name not in known]
         if unknown:
             raise InputError(f"Unknown {what} {', '.join(unknown)}; choose of {', '.join(known)}.")
     if seeds is not None and seeds < 1:
         raise InputError(f"{seeds} seeds; expected 1 or more.")
-    chosen = [m for m in every if not methods or m in methods]
+    chosen = [m for m in EVERY if not methods or m in methods]
     cells = []
     for method in chosen:
         repeats = 1 if method not in NETWORKS else seeds or (SEEDS if method in REPEATED else 1)
@@ -144,9 +158,37 @@ def planned_cells(
             if (not protocols or protocol in protocols)
             # Random crossings have no true fODFs.
             and (scans.site or method not in (CEILING, *TAUGHT))
+            and (method != SHIPPED or shipped_for(scans) is not None)
         ]
+    if not cells:
+        raise InputError(
+            f"{', '.join(chosen)} cannot be evaluated on {', '.join(protocols)}: random crossings "
+            "have no true fODFs, or no network of the package fits; choose another protocol "
+            "or method."
+        )
     # Each seed of all networks before the next seed of any, so that a table is whole early.
     return sorted(cells, key=lambda cell: (cell.seed, chosen.index(cell.method)))
+
+
+def undone_cells(folder: Path, cells: Sequence[Cell]) -> list[Cell]:
+    """Return the cells that have no scores yet."""
+    return [cell for cell in cells if not (folder / cell.name / "scores.json").is_file()]
+
+
+def shipped_for(protocol: Protocol) -> ShippedModel | None:
+    """Return the network of the package that fits what is seen of a protocol's scans, or None.
+
+    Random crossings have none: their voxels have no neighbours to look at.
+    """
+    from napari_dmri.deconvolve.evaluation.protocols import seen_volumes
+    from napari_dmri.deconvolve.shd.shipped import choose_shipped
+    from napari_dmri.phantom.presets import get_scanner
+
+    if not protocol.site:
+        return None
+    gradients = get_scanner(protocol.site).gradients
+    inputs = seen_volumes(gradients, protocol.seen)
+    return choose_shipped(BASES[SHIPPED], gradients if inputs is None else gradients.select(inputs))
 
 
 def options(method: str, protocol: Protocol) -> list[Mapping[str, Any]]:
@@ -159,6 +201,9 @@ def options(method: str, protocol: Protocol) -> list[Mapping[str, Any]]:
         return [{"order": order} for order in (6, 8, 10, 12)]
     if method in ("rumba", "rumba-tv"):
         return [{"iterations": count} for count in (600, 1200)]
+    if method == SHIPPED:
+        model = shipped_for(protocol)
+        return [] if model is None else [{"model": model.name}]
     return [{}]
 
 

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from napari_dmri.phantom.anatomy import Lesion
     from napari_dmri.phantom.travelling import TravellingSubject
     from napari_dmri.phantom.truth import Truth
-    from napari_dmri.scan import Scan
+    from napari_dmri.scan import GradientTable, Scan
 
 __all__ = [
     "PROTOCOLS",
+    "ROLES",
     "TEST_SUBJECT",
     "Case",
     "Protocol",
@@ -91,7 +92,7 @@ ROLES = {"train": (0, 1, 2, 3), "validation": (4,), "test": (5, 6)}
 """Numbers of the subjects of each role."""
 
 TEST_SUBJECT = ROLES["test"][0]
-"""Who is tracked, and made ill."""
+"""Who is made ill."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,12 +179,12 @@ def true_fibres(truth: Truth, mask: NDArray[Any]) -> tuple[FibreTruth, NDArray[n
     return FibreTruth.of(truth.directions[scored] * there[..., None]), scored
 
 
-def seen_volumes(scan: Scan, bvalues: tuple[float, ...]) -> NDArray[np.intp] | None:
+def seen_volumes(gradients: GradientTable, bvalues: tuple[float, ...]) -> NDArray[np.intp] | None:
     """Return the indices of b0 and of some shells; None for no b-values."""
     if not bvalues:
         return None
-    own = [scan.gradients.shell(b).indices for b in bvalues]
-    return np.sort(np.concatenate([np.flatnonzero(scan.gradients.b0_mask), *own])).astype(np.intp)
+    own = [gradients.shell(b).indices for b in bvalues]
+    return np.sort(np.concatenate([np.flatnonzero(gradients.b0_mask), *own])).astype(np.intp)
 
 
 def subject_case(protocol: Protocol, subject: TravellingSubject) -> Case:
@@ -193,7 +194,7 @@ def subject_case(protocol: Protocol, subject: TravellingSubject) -> Case:
     scan = subject.scans[protocol.site]
     assert scan.mask is not None
     truth, scored = true_fibres(subject.truth, scan.mask)
-    inputs = seen_volumes(scan, protocol.seen)
+    inputs = seen_volumes(scan.gradients, protocol.seen)
     responses = estimate_response(scan)
     return Case(subject.subject, scan, inputs, responses, truth, scored, subject.truth)
 

@@ -14,10 +14,10 @@ from napari_dmri.deconvolve.evaluation.lesion import (
     lesion_table,
     probe_lesion,
 )
-from napari_dmri.deconvolve.evaluation.plan import CEILING, NETWORKS, Cell
+from napari_dmri.deconvolve.evaluation.plan import CEILING, NETWORKS, Cell, Settings
 from napari_dmri.deconvolve.evaluation.protocols import (
     PROTOCOLS,
-    TEST_SUBJECT,
+    ROLES,
     Case,
     Size,
     simulated,
@@ -60,18 +60,23 @@ def study_tracking(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Table:
-    """Track a test subject's fODFs of every method, and of the truth; what is done is kept.
+    """Track the test subjects' fODFs of every method, and of the truth; what is done is kept.
 
     Parameters
     ----------
     folder
-        Of the evaluation, which has chosen settings and trained networks (seed 0).
+        Of the evaluation, which has chosen settings and trained networks (seed 0), and whose test
+        subjects are tracked.
     protocol, methods, size
-        Which scan and methods.
+        Which scans and methods.
     rules
         Of tracking.
     device, progress
         Where it runs; who is told.
+
+    Returns
+    -------
+    A row a method and kind of tracking for the mean of the subjects, and one for each.
 
     Raises
     ------
@@ -80,28 +85,34 @@ def study_tracking(
     """
     report = progress or silent
     home = Path(folder).expanduser()
-    kept = home / "tracking"
-    subject = case = None
-    scores: dict[tuple[str, str], BundleScore] = {}
     names = (*methods, CEILING)
     cells = {m: _cell(home, protocol, m) for m in methods}
-    for n, name in enumerate(names):
-        report(n / len(names), name)
-        path = kept / f"{protocol}_{name}.json"
-        of = _origin(cells.get(name), size, rules)
-        if not _holds(path, of):
-            if case is None or subject is None:
-                subject, case = _test_case(protocol, size)
-            fod = subject.truth.fod(8) if name == CEILING else _fod(cells[name], case, device)
-            found = {
-                kind: asdict(score_bundles(track(fod, subject.truth, kind, rules), subject.truth))
-                for kind in KINDS
-            }
-            _write(path, {"of": of, "scores": found})
-        for kind, values in json.loads(path.read_text(encoding="utf-8"))["scores"].items():
-            scores[label_of(name), kind] = BundleScore(**values)
+    people = ROLES["test"][: _test_subjects(home)]
+    scores: list[dict[tuple[str, str], BundleScore]] = []
+    for number, index in enumerate(people, 1):
+        subject = case = None
+        own: dict[tuple[str, str], BundleScore] = {}
+        for n, name in enumerate(names):
+            done = (number - 1 + n / len(names)) / len(people)
+            report(done, f"subject {number} of {len(people)}, {name}")
+            # The first subject's files are named as when there was no other.
+            label = f"{protocol}_{name}" + ("" if number == 1 else f"_{number}")
+            path = home / "tracking" / f"{label}.json"
+            of = _origin(cells.get(name), size, rules)
+            if not _holds(path, of):
+                if case is None or subject is None:
+                    subject, case = _test_case(protocol, index, size)
+                truth = subject.truth
+                fod = truth.fod(8) if name == CEILING else _fod(cells[name], case, device)
+                found = {
+                    k: asdict(score_bundles(track(fod, truth, k, rules), truth)) for k in KINDS
+                }
+                _write(path, {"of": of, "scores": found})
+            for kind, values in json.loads(path.read_text(encoding="utf-8"))["scores"].items():
+                own[label_of(name), kind] = BundleScore(**values)
+        scores.append(own)
     report(1.0, "tracked")
-    return tracking_table(scores)
+    return tracking_table(*scores)
 
 
 def study_lesions(
@@ -146,11 +157,18 @@ def study_lesions(
     return lesion_table(scores)
 
 
-def _test_case(protocol: str, size: Size) -> tuple[TravellingSubject, Case]:
+def _test_subjects(folder: Path) -> int:
+    """Return how many test subjects an evaluation has."""
+    card = folder / "evaluation.json"
+    held = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
+    return int(held.get("test", Settings().test))
+
+
+def _test_case(protocol: str, index: int, size: Size) -> tuple[TravellingSubject, Case]:
     chosen = PROTOCOLS[protocol]
     if not chosen.site:
         raise InputError(f"Protocol {protocol} has no subjects, so it has no bundles.")
-    subject = simulated(chosen.site, TEST_SUBJECT, size=size)
+    subject = simulated(chosen.site, index, size=size)
     return subject, subject_case(chosen, subject)
 
 

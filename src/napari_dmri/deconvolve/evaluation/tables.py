@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dmri.compare.tables import Row, Table
-from napari_dmri.deconvolve.evaluation.plan import CEILING, CLASSICAL, NETWORKS, TAUGHT
+from napari_dmri.deconvolve.evaluation.plan import EVERY, SHIPPED, TAUGHT
 from napari_dmri.deconvolve.evaluation.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def label_of(method: str) -> str:
     """Return a method's name for people."""
     from napari_dmri.deconvolve.registry import METHODS
 
+    if method == SHIPPED:
+        return "shipped (taught)"
     if method in TAUGHT:
         return f"{METHODS[TAUGHT[method]].label}, taught"
     return METHODS[method].label if method in METHODS else "true fODF"
@@ -68,7 +70,7 @@ def result_tables(cells: Sequence[Mapping[str, Any]]) -> dict[str, Table]:
     for name, protocol in PROTOCOLS.items():
         own = [cell for cell in cells if cell["protocol"] == name]
         rows = []
-        for method in (CEILING, *CLASSICAL, *NETWORKS):
+        for method in EVERY:
             seeds = [cell for cell in own if cell["method"] == method]
             if not seeds:
                 continue
@@ -83,13 +85,22 @@ def result_tables(cells: Sequence[Mapping[str, Any]]) -> dict[str, Table]:
             values["training (min)"] = f"{np.mean([c['train_seconds'] for c in seeds]) / 60:.1f}"
             rows.append(Row(label_of(method), values))
         if rows:
-            notes = (
+            notes = [
                 f"{own[0]['voxels']} voxels of test subjects; thresholds and settings chosen on "
                 "another subject; ± is the 95 % confidence interval of the mean over seeds.",
                 "Angular error: over all true fibres, to the nearest peak, 90° without any.",
-            )
+            ]
+            if any(cell["method"] == SHIPPED for cell in own):
+                notes.append(
+                    "Shipped: the network that comes with the package, trained before on the true "
+                    "fODFs of other simulated people."
+                )
             tables[name] = Table(
-                f"{name}: {protocol.summary}", tuple(rows[0].values), tuple(rows), "method", notes
+                f"{name}: {protocol.summary}",
+                tuple(rows[0].values),
+                tuple(rows),
+                "method",
+                tuple(notes),
             )
     return tables
 
@@ -118,8 +129,7 @@ def write_results(folder: Path, cells: Sequence[Mapping[str, Any]]) -> list[Path
 
 
 def _place(cell: Mapping[str, Any]) -> tuple[int, int, int]:
-    every = (CEILING, *CLASSICAL, *NETWORKS)
-    return [*PROTOCOLS].index(cell["protocol"]), every.index(cell["method"]), int(cell["seed"])
+    return [*PROTOCOLS].index(cell["protocol"]), EVERY.index(cell["method"]), int(cell["seed"])
 
 
 def _words(chosen: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-r"""Follow fibres through fODFs of a simulated subject and score them against its bundles.
+r"""Follow fibres through fODFs of simulated subjects and score them against their bundles.
 
 DIPY tracks, deterministically and at random, from the same seeds with the same rules for every
 method. A streamline is *valid* if its ends lie at the two ends of one true bundle, *invalid* if at
@@ -207,28 +207,46 @@ def track_bundles(
     return scores
 
 
-def tracking_table(scores: Mapping[tuple[str, str], BundleScore]) -> Table:
-    """Put scores in a table; shares in percent."""
-    rows = [
-        Row(
-            name,
-            {
-                "tracking": kind,
-                "streamlines": s.streamlines,
-                "valid (%)": round(100 * s.valid, 1),
-                "invalid (%)": round(100 * s.invalid, 1),
-                "no connection (%)": round(100 * s.none, 1),
-                "bundles found": f"{s.found} of {s.bundles}",
-                "overlap (%)": round(100 * s.overlap, 1),
-                "overreach (%)": round(100 * s.overreach, 1),
-            },
-        )
-        for (name, kind), s in scores.items()
-    ]
+def tracking_table(*subjects: Mapping[tuple[str, str], BundleScore]) -> Table:
+    """Put scores by (method, kind) in a table, shares in percent.
+
+    Several subjects, of whom all have the same methods, give their mean and then each.
+    """
+    rows = []
+    for key in subjects[0]:
+        scores = [one[key] for one in subjects]
+        if len(scores) == 1:
+            rows.append(_row(key, scores, {}))
+            continue
+        rows.append(_row(key, scores, {"subject": f"mean of {len(scores)}"}))
+        rows += [_row(key, [one], {"subject": str(n)}) for n, one in enumerate(scores, 1)]
     notes = (
         "The same seeds and rules for every method; bundles with both ends in the field of view.",
     )
     return Table("Tractography", tuple(rows[0].values), tuple(rows), "method", notes)
+
+
+def _row(key: tuple[str, str], scores: Sequence[BundleScore], more: Mapping[str, str]) -> Row:
+    """Make a row of the mean of some scores."""
+
+    def mean(name: str) -> float:
+        return float(np.mean([getattr(s, name) for s in scores]))
+
+    name, kind = key
+    return Row(
+        name,
+        {
+            "tracking": kind,
+            **more,
+            "streamlines": round(mean("streamlines")),
+            "valid (%)": round(100 * mean("valid"), 1),
+            "invalid (%)": round(100 * mean("invalid"), 1),
+            "no connection (%)": round(100 * mean("none"), 1),
+            "bundles found": f"{mean('found'):g} of {mean('bundles'):g}",
+            "overlap (%)": round(100 * mean("overlap"), 1),
+            "overreach (%)": round(100 * mean("overreach"), 1),
+        },
+    )
 
 
 def _voxels(line: NDArray[Any], inverse: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.int64]:

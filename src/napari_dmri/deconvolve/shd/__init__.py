@@ -1,7 +1,8 @@
 """Spatio-hemispherical deconvolution: networks that map the shells of a scan to fODFs.
 
-`fit_to_scan` learns from one scan, `train_model` from many, `shd` applies a trained model. Names
-are looked up when they are first used, so that importing this package loads no torch.
+`fit_to_scan` learns from one scan, `train_model` from many, `teach_model` from known fODFs first,
+`shd` applies a trained model. Names are looked up when they are first used, so that importing this
+package loads no torch.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from napari_dmri.deconvolve.shd.presets import PRESETS, Plan, Preset, preset
     from napari_dmri.deconvolve.shd.shell_choice import choose_subset
     from napari_dmri.deconvolve.shd.subjects import Subject, read_subjects
+    from napari_dmri.deconvolve.shd.teach import teach_model
 
 _HOMES = {
     "Architecture": "architecture",
@@ -45,6 +47,7 @@ _HOMES = {
     "preset": "presets",
     "read_subjects": "subjects",
     "shd": "apply",
+    "teach_model": "teach",
     "train_model": "amortise",
 }
 
@@ -68,6 +71,7 @@ __all__ = [
     "preset",
     "read_subjects",
     "shd",
+    "teach_model",
     "train_model",
 ]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_dmri.deconvolve.shd.order_rule import RULES
 from napari_dmri.deconvolve.shd.subjects import LazySubject, Subject, read_subjects
 from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.progress import Progress, part, silent
@@ -51,6 +52,7 @@ def train_model(
     size: str | None = None,
     mode: str | None = None,
     start: ShdModel | None = None,
+    rule: str | None = None,
     supervised: float | None = None,
     weights: Mapping[str, float | str] | None = None,
     steps: int | None = None,
@@ -77,7 +79,7 @@ def train_model(
         Tissues besides white matter; None takes those that shells and responses of all allow.
     bvalues
         The network's shells in s/mm², b0 first; None takes the subjects' mean.
-    size, mode, start, weights, steps, seed, device, state, switch, retries
+    size, mode, start, rule, weights, steps, seed, device, state, switch, retries
         As for `fit_to_scan`.
     supervised
         Weight of the distance to known fODFs. None: 1 where every subject has them, else 0.
@@ -95,6 +97,7 @@ def train_model(
     from napari_dmri.deconvolve.shd.model import ShdModel
     from napari_dmri.deconvolve.shd.running import (
         choose_preset,
+        choose_rule,
         read_settings,
         train_with_retries,
     )
@@ -110,6 +113,7 @@ def train_model(
         kept = [used.pop()]
     size, chosen = choose_preset(method, size, start, where.name, mode, weights)
     recipe = _recipe([*used, *kept], others, bvalues, start, supervised, part(progress, 0, 0.02))
+    recipe = replace(recipe, rule=choose_rule(rule, start))
     losses = replace(chosen.losses, supervised=recipe.supervised)
     plan = chosen.plan if steps is None else chosen.plan.shortened(steps)
     chosen = replace(chosen, losses=losses, plan=plan)
@@ -158,7 +162,7 @@ def train_model(
             validation=tests,
         )
     card = make_card(
-        replace(chosen, plan=replace(chosen.plan, lr=outcome.lr)),
+        replace(chosen, plan=outcome.plan),
         recipe.others,
         recipe.bvalues,
         entries,
@@ -166,6 +170,7 @@ def train_model(
         seed=seed,
         device=where.name,
         trained_from="subjects",
+        rule=recipe.rule,
         start=start,
         known_fods=bool(recipe.supervised),
         notes=(*notes, *outcome.notes),
@@ -176,12 +181,13 @@ def train_model(
 
 @dataclass(frozen=True)
 class Recipe:
-    """Say what all subjects have in common: tissues, shells, and the weight of known fODFs."""
+    """Say what subjects have in common: tissues, shells, their fit, the weight of known fODFs."""
 
     others: tuple[str, ...]
     bvalues: tuple[float, ...]
     supervised: float
     voxels: tuple[float, ...]
+    rule: str = RULES[0]
 
 
 def _recipe(
@@ -264,6 +270,7 @@ def _add(
     from napari_dmri.deconvolve.shd.fit import content_hash
     from napari_dmri.deconvolve.shd.inputs import prepare
     from napari_dmri.deconvolve.shd.samples import surround
+    from napari_dmri.deconvolve.shd.tiles import reach
 
     progress(0.0, f"{entry.subject}: preparing")
     subject = entry.load() if isinstance(entry, LazySubject) else entry
@@ -279,8 +286,10 @@ def _add(
             bvalues=recipe.bvalues,
             input_order=preset.architecture.input_order,
             degree=preset.architecture.degree,
+            rule=recipe.rule,
             inputs=subject.inputs,
             tolerance=TOLERANCE,
+            margin=reach(preset.architecture),
             progress=part(progress, 0.4, 0.9),
         )
     said = [str(w.message) for w in caught if issubclass(w.category, DmriWarning)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dmri.deconvolve.base import Deconvolution, ResponseSet
+from napari_dmri.deconvolve.shd.card import model_label
 from napari_dmri.deconvolve.shd.shipped import TOLERANCE, choose_shipped, find_model, shipped_models
 from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.images import ScalarImage, ShImage
@@ -31,6 +32,11 @@ LABELS = {"gm": "grey matter", "csf": "CSF"}
 
 BLOCK = 20_000
 """Voxels whose signal is predicted at once."""
+
+LEARNED = ("losses", "plan", "seed", "started_from")
+"""What a card tells of how its network learned, and CAME_TO of what that came to."""
+
+CAME_TO = ("best_epoch", "best_loss", "steps", "seconds", "device", "ended_by_hand")
 
 
 def shd(
@@ -84,6 +90,7 @@ def shd(
     from napari_dmri.deconvolve.shd.model import ShdModel
     from napari_dmri.deconvolve.shd.predict import predict_network
     from napari_dmri.deconvolve.shd.samples import surround
+    from napari_dmri.deconvolve.shd.tiles import reach
     from napari_dmri.device import choose_device
 
     report = progress or silent
@@ -118,7 +125,9 @@ def shd(
         bvalues=model.bvalues,
         input_order=model.architecture.input_order,
         degree=model.architecture.degree,
+        rule=str(model.card["rule"]),
         tolerance=TOLERANCE,
+        margin=reach(model.architecture),
         progress=part(progress, 0.0, 0.15),
     )
     prepared = surround(prepared)
@@ -150,21 +159,23 @@ def no_model(method: str, gradients: GradientTable, tissues: tuple[str, ...] | N
     """Say that no model of the package fits a scan, and what to do."""
     own = [m for m in shipped_models() if m.card["method"] == method]
     shells = ", ".join(f"{s.bvalue:g}" for s in gradients.shells)
+    listed = "; ".join(
+        f"{m.name}: b = {', '.join(f'{b:g}' for b in m.card['bvalues'])}, "
+        f"{' + '.join(m.card['tissues'])}"
+        for m in own or shipped_models()
+    )
+    instead = ""
     if not own:
-        others = sorted({str(m.card["method"]) for m in shipped_models()})
-        there = f" (there are models of {', '.join(others)})" if others else ""
+        others = ", ".join(sorted({str(m.card["method"]) for m in shipped_models()}))
+        there = f" (there are models of {others}: {listed})" if others else ""
+        instead = f"choose {others}, " if others else ""
         said = f"No trained model of {method} comes with this program{there}"
     else:
-        listed = "; ".join(
-            f"{m.name}: b = {', '.join(f'{b:g}' for b in m.card['bvalues'])}, "
-            f"{' + '.join(m.card['tissues'])}"
-            for m in own
-        )
         have = f" and responses of {', '.join(tissues)}" if tissues else ""
         said = f"No model that comes with this program has the scan's b = {shells}{have} ({listed})"
     return (
-        f"{said}: fit one to this scan (Fit to this scan, or 'napari-dmri deconvolve fit SCAN "
-        f"--method {method} -o FOLDER'), or choose a model's file."
+        f"{said}: {instead}fit one to this scan (Fit to this scan, or 'napari-dmri deconvolve fit "
+        f"SCAN --method {method} -o FOLDER'), or choose a model's file (--model FILE)."
     )
 
 
@@ -204,6 +215,7 @@ def as_deconvolution(
             "tissues": list(card["tissues"]),
             "order": model.architecture.degree,
             "architecture": model.architecture.as_dict(),
+            **{name: card[name] for name in LEARNED if card.get(name) not in (None, "")},
             **dict(prepared.parameters),
         },
         inputs={
@@ -215,6 +227,8 @@ def as_deconvolution(
                 "bvalues": list(model.bvalues),
                 "subjects": list(card.get("subjects", [])),
                 "simulated": bool(card.get("simulated")),
+                "known_fods": bool(card.get("known_fods")),
+                "outcome": {k: v for k, v in dict(card.get("outcome", {})).items() if k in CAME_TO},
             },
             "responses": {
                 t: {"bvalues": list(r.bvalues or ()), "zonal": r.zonal.tolist()}
@@ -224,6 +238,7 @@ def as_deconvolution(
         citations=tuple(card.get("citations", ())),
         simulated=scan.simulated,
         volumes=prepared.volumes.tolist(),
+        seen=prepared.inputs.tolist(),
         voxels={"deconvolved": voxels},
         device=device,
     )
@@ -232,7 +247,7 @@ def as_deconvolution(
         scan.affine,
         mask=mask,
         normalised=False,
-        name=f"{scan.name} {card['label']}",
+        name=f"{scan.name} {model_label(card)}",
         provenance=made,
     )
     maps = {
@@ -278,6 +293,7 @@ def _residual(
     report = progress or silent
     result = np.zeros(prepared.mask.shape, np.float32)
     rows = np.flatnonzero(prepared.mask)
+    held = np.flatnonzero(prepared.mask[prepared.box])
     wm, others = prepared.forward["wm"], prepared.forward_others
     signal = prepared.signal.reshape(-1, prepared.signal.shape[-1])
     fod = prediction.coefficients.reshape(-1, prediction.coefficients.shape[-1])
@@ -286,7 +302,7 @@ def _residual(
     for start in range(0, len(rows), BLOCK):
         report(start / len(rows), "residual")
         at = rows[start : start + BLOCK]
-        error = fod[at, : wm.shape[1]] @ wm.T - signal[at]
+        error = fod[at, : wm.shape[1]] @ wm.T - signal[held[start : start + BLOCK]]
         if others.shape[1]:
             error += isotropic[at] @ others.T
         result.reshape(-1)[at] = np.sqrt(np.square(error).mean(1)) / np.maximum(b0[at], 1e-12)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from napari_dmri.deconvolve.shd.order_rule import RULES
 from napari_dmri.provenance import versions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from napari_dmri.deconvolve.shd.model import ShdModel
     from napari_dmri.deconvolve.shd.presets import Preset
     from napari_dmri.scan import Scan
     from napari_dmri.training.parts import Fit
 
-__all__ = ["CITATIONS", "KIND", "make_card", "training_entry"]
+__all__ = ["CITATIONS", "KIND", "make_card", "model_label", "training_entry"]
 
 KIND = "deconvolve"
 
@@ -22,6 +23,17 @@ CITATIONS = (
     "Elaldi A, Gerig G, Dey N. Equivariant spatio-hemispherical networks for diffusion MRI "
     "deconvolution. Advances in Neural Information Processing Systems 37, 2024.",
 )
+
+
+def model_label(card: Mapping[str, Any]) -> str:
+    """Return what a model is called beside others: its method, and whether it was taught.
+
+    Examples
+    --------
+    >>> model_label({"label": "SHD-S-TV", "known_fods": True})
+    'SHD-S-TV, taught'
+    """
+    return f"{card['label']}, taught" if card.get("known_fods") else str(card["label"])
 
 
 def training_entry(scan: Scan, subject: str = "", use: str = "training") -> dict[str, Any]:
@@ -51,6 +63,7 @@ def make_card(
     seed: int,
     device: str,
     trained_from: str,
+    rule: str = RULES[0],
     start: ShdModel | None = None,
     known_fods: bool = False,
     notes: Sequence[str] = (),
@@ -71,6 +84,8 @@ def make_card(
         Of weights and batches; where it ran.
     trained_from
         ``"scan"``, one scan without supervision, or ``"subjects"``.
+    rule
+        How shells were fitted (see `order_rule.shell_matrix`).
     start
         The model that it began from.
     known_fods
@@ -91,6 +106,7 @@ def make_card(
         **preset.as_dict(),
         "tissues": ["wm", *others],
         "bvalues": [float(b) for b in bvalues],
+        "rule": rule,
         "trained_from": trained_from,
         "started_from": "" if start is None else start.sha256,
         "known_fods": known,

@@ -16,6 +16,7 @@ from the shells' means alone, must speak against it.
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from napari_dmri.training.parts import Batch
 
-__all__ = ["Collapsed", "Facts", "Watch", "explain", "facts_of"]
+__all__ = ["Collapsed", "Facts", "Watch", "explain", "facts_of", "given_facts"]
 
 Array = NDArray[Any]
 
@@ -41,6 +42,9 @@ STILL = 0.99
 
 SOME = 0.05
 """Share of voxels that must speak against an answer."""
+
+AT_ONCE = 512
+"""Voxels that a network is asked for at once."""
 
 
 class Collapsed(InputError):
@@ -124,7 +128,7 @@ class Watch:
 
     def __init__(self, batch: Batch, warm: int = 5, patience: int = 3) -> None:
         self.batch, self.warm, self.patience = batch, warm, patience
-        self.given = _given(batch)
+        self.given = given_facts(batch)
         self.found, self.times = "", 0
         self.losses: list[float] = []
 
@@ -162,10 +166,16 @@ def _made(network: torch.nn.Module, batch: Batch) -> Facts:
 
     shells, _, _, mask, *_ = batch.tensors
     where = next(network.parameters()).device
+    runner = copy.deepcopy(network).eval()
+    # No more at once than a step of training takes, so that memory for one is enough.
+    size = max(1, AT_ONCE // math.prod(shells.shape[1:4]))
+    made = []
     with torch.inference_mode():
-        fod, others = copy.deepcopy(network).eval()(shells.to(where))
-    kept = mask.to(where)
-    fod, others = fod.float()[kept].cpu().numpy(), others.float()[kept].cpu().numpy()
+        for first in range(0, len(shells), size):
+            kept = mask[first : first + size].cpu()
+            outputs = runner(shells[first : first + size].to(where))
+            made.append([one.float().cpu()[kept].numpy() for one in outputs])
+    fod, others = (np.concatenate(parts) for parts in zip(*made, strict=True))
     if not others.shape[1]:
         return facts_of(fod)
     kernel = batch.tensors[6].cpu().numpy()
@@ -173,8 +183,8 @@ def _made(network: torch.nn.Module, batch: Batch) -> Facts:
     return facts_of(fod, parts[:, 0] / np.maximum(np.abs(parts).sum(1), 1e-12))
 
 
-def _given(batch: Batch) -> Facts:
-    """Measure what went in: the highest shell, and fractions from the shells' means."""
+def given_facts(batch: Batch) -> Facts:
+    """Measure what goes into a network: the highest shell, and fractions by the shells' means."""
     from scipy.optimize import nnls
 
     shells, signal, _, mask, forward_wm, forward_others, *_ = batch.tensors

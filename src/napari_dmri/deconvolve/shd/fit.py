@@ -74,6 +74,7 @@ def fit_to_scan(
     size: str | None = None,
     mode: str | None = None,
     start: ShdModel | None = None,
+    rule: str | None = None,
     inputs: Sequence[int] | NDArray[Any] | None = None,
     weights: Mapping[str, float | str] | None = None,
     minutes: float | None = None,
@@ -107,6 +108,9 @@ def fit_to_scan(
         ``"tiled"`` trains a method of the papers on larger patches (see `presets.preset`).
     start
         A trained model to begin from, whose architecture, tissues and shells are kept.
+    rule
+        How shells are fitted (see `order_rule.shell_matrix`); None takes the rule of the model to
+        begin from, else ``"safe"``.
     inputs
         Volumes that the network sees, to learn from few directions to explain all; None for all.
     weights
@@ -147,11 +151,13 @@ def fit_to_scan(
     from napari_dmri.deconvolve.shd.running import (
         choose_plan,
         choose_preset,
+        choose_rule,
         read_settings,
         train_with_retries,
     )
     from napari_dmri.deconvolve.shd.samples import FodPatches, PatchStore, surround
     from napari_dmri.deconvolve.shd.shipped import TOLERANCE
+    from napari_dmri.deconvolve.shd.tiles import reach
     from napari_dmri.device import choose_device
 
     report = progress or silent
@@ -172,8 +178,10 @@ def fit_to_scan(
             bvalues=None if start is None else start.bvalues,
             input_order=chosen.architecture.input_order,
             degree=chosen.architecture.degree,
+            rule=choose_rule(rule, start),
             inputs=inputs,
             tolerance=SHELL_GAP if start is None else TOLERANCE,
+            margin=reach(chosen.architecture),
             progress=part(progress, 0.0, 0.02),
         )
     )
@@ -217,7 +225,7 @@ def fit_to_scan(
         progress=part(progress, 0.02, 0.85),
         validation=tests,
     )
-    chosen = replace(chosen, plan=replace(chosen.plan, lr=outcome.lr))
+    chosen = replace(chosen, plan=outcome.plan)
     found = predict_network(
         outcome.network,
         chosen.architecture,
@@ -237,6 +245,7 @@ def fit_to_scan(
         seed=seed,
         device=where.name,
         trained_from="scan",
+        rule=str(prepared.parameters["rule"]),
         start=start,
         notes=notes,
     )
@@ -245,7 +254,7 @@ def fit_to_scan(
         scan, responses, model, prepared, found, where.name, part(progress, 0.97, 1.0)
     )
     report(1.0, "fitted")
-    return FitResult(model, made, notes, outcome.fit.curves, outcome.lr)
+    return FitResult(model, made, notes, outcome.fit.curves, outcome.plan.lr)
 
 
 def _check_start(start: ShdModel | None, others: Sequence[str]) -> None:

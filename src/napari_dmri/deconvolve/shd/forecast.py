@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_dmri.deconvolve.shd.presets import TUNING, preset
+from napari_dmri.deconvolve.shd.architecture import Architecture
+from napari_dmri.deconvolve.shd.presets import TUNING, continued, preset
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from napari_dmri.deconvolve.shd.presets import Preset
 
 __all__ = ["Forecast", "forecast_fit"]
@@ -70,7 +73,7 @@ def forecast_fit(
     mode: str | None = None,
     device: str = "auto",
     minutes: float | None = None,
-    tuned: bool = False,
+    start: Mapping[str, Any] | None = None,
     every: float = 5.0,
 ) -> Forecast:
     """Forecast a fit from the voxels of the mask, without loading torch on a CPU.
@@ -81,24 +84,30 @@ def forecast_fit(
         In the mask.
     method, size, mode, device, minutes
         As for `fit_to_scan`; ``"auto"`` is taken for a CPU unless torch is loaded already.
-    tuned
-        Whether it begins from a trained model, which a part of the plan tunes.
+    start
+        The card of a trained model to begin from, whose network and mode are kept and which a part
+        of the plan tunes.
     every
         Seconds between two previews.
     """
     cuda = _on_cuda(device)
-    size = size or ("paper" if cuda else "small")
-    chosen = preset(method, size, mode)
+    own = None if start is None else str(start.get("size") or "small")
+    size = size or own or ("paper" if cuda else "small")
+    chosen = preset(method, size, mode if start is None else None)
+    if start is not None:
+        network = Architecture.from_dict(dict(start["architecture"]))
+        chosen = continued(chosen, network, str(start["mode"]))
     faster = GPU if cuda else machine_speed() / REFERENCE
     plan, made = chosen.plan, chosen.architecture
     patch = made.patch**3
-    each, voxel = (seconds / faster for seconds in PACES[method, size])
+    # A step has as many voxels whatever the network, and takes as long as its network is large.
+    each, voxel = (seconds / faster for seconds in PACES[method, own or size])
     tiled = chosen.mode == "tiled"
     if tiled and preset(method).mode == "paper":
         # The pace is of a patch for each voxel; a tile's voxels share their neighbours.
         voxel /= PATCH
     steps = plan.epochs * plan.steps
-    if tuned and minutes is None:
+    if start is not None and minutes is None:
         steps = round(TUNING * steps)
     if minutes is not None:
         steps = max(1, min(steps, int(60 * minutes / each)))

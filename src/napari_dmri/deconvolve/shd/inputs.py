@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from napari_dmri.deconvolve.shd.order_rule import RULES, shell_matrix
 from napari_dmri.deconvolve.shd.prepared import Prepared
 from napari_dmri.deconvolve.shd.shell_choice import choose_subset, match_shells
+from napari_dmri.deconvolve.shd.tiles import Box, around
 from napari_dmri.deconvolve.shells import forward_matrix, match_rows, require_anisotropy
 from napari_dmri.device import require_memory
 from napari_dmri.errors import DmriWarning, InputError
@@ -75,6 +76,7 @@ def prepare(
     inputs: Sequence[int] | Array | None = None,
     tolerance: float = SHELL_GAP,
     mask: Array | None = None,
+    margin: int | None = None,
     keep_signal: bool = True,
     progress: Progress | None = None,
 ) -> Prepared:
@@ -105,6 +107,9 @@ def prepare(
         below 1.
     mask
         Voxels that count (X, Y, Z); None takes the scan's mask, else all with b0 > 0.
+    margin
+        Voxels around the mask's box that are kept beside it: as many as a network is shown (see
+        `tiles.reach`). None keeps the whole grid.
     keep_signal
         Whether the volumes are kept; applying a network needs none.
     progress
@@ -159,7 +164,8 @@ def prepare(
         words = ", ".join(f"{s.count} at b={s.bvalue:g}" for s in unused)
         _warn(f"{scan.name}: volumes {words} s/mm² are not on the model's card and are not used.")
     inside = fitting_mask(scan, mask)
-    filled = _fill(scan, seen, matrices, volumes, scale, input_order, keep_signal, progress)
+    box = None if inside is None or margin is None else around(inside, margin)
+    filled = _fill(scan, seen, matrices, volumes, scale, input_order, keep_signal, box, progress)
     coefficients, signal, b0, good = filled
     counted = _mask(scan, inside, good, b0)
     _require_units(scan, b0[counted], scale)
@@ -187,6 +193,7 @@ def prepare(
             "orders": orders,
             "scale": scale,
         },
+        box,
     )
 
 
@@ -272,16 +279,23 @@ def _fill(
     scale: float,
     input_order: int,
     keep_signal: bool,
+    box: Box | None,
     progress: Progress | None,
 ) -> tuple[Array, Array, Array, Array]:
-    """Read the scan once; return coefficients, signal, b0, and which voxels are whole."""
+    """Read the scan once; return coefficients and signal of a box, b0, and which voxels are whole.
+
+    Outside the box b0 is 0, and no voxel is whole.
+    """
     report = progress or silent
     width, kept = n_coefficients(input_order), len(volumes) if keep_signal else 0
-    count = math.prod(scan.grid)
+    shape = scan.grid if box is None else tuple(s.stop - s.start for s in box)
+    count = math.prod(shape)
+    where = "all voxels" if box is None else "the voxels around its mask"
     require_memory(
         4 * count * (len(seen) * width + kept),
-        f"{scan.name} with {len(seen)} shells of {width} coefficients and {kept} volumes",
-        "crop the scan to the brain.",
+        f"{scan.name} with {len(seen)} shells of {width} coefficients and {kept} volumes for "
+        f"{where} ({' x '.join(map(str, shape))})",
+        "give a mask of the brain." if box is None else "close other programs.",
     )
     read = np.union1d(volumes, np.concatenate([s.indices for s in seen]))
     columns = [np.searchsorted(read, s.indices) for s in seen]
@@ -289,27 +303,31 @@ def _fill(
     at_b0 = np.flatnonzero(scan.gradients.b0_mask[read])
     coefficients = np.zeros((count, len(seen), width), np.float32)
     signal = np.zeros((count, kept), np.float32)
-    b0, good = np.zeros(count, np.float32), np.zeros(count, bool)
+    b0, good = np.zeros(math.prod(scan.grid), np.float32), np.zeros(math.prod(scan.grid), bool)
     factors = [np.ascontiguousarray(m.T / scale, np.float32) for m in matrices]
-    for block in blocks(scan, read, None):
+    wanted: NDArray[np.bool_] | None = None
+    if box is not None:
+        wanted = np.zeros(scan.grid, bool)
+        wanted[box] = True
+    for block in blocks(scan, read, wanted):
         rows = _rows(block, scan.grid)
+        places = rows if box is None else _within(rows, scan.grid, box)
         values = block.signal
         whole = np.isfinite(values.sum(1))
         if not whole.all():
             values = np.where(whole[:, None], values, np.float32(0))
         for i, (own, factor) in enumerate(zip(columns, factors, strict=True)):
-            coefficients[rows, i, : factor.shape[1]] = values[:, own] @ factor
+            coefficients[places, i, : factor.shape[1]] = values[:, own] @ factor
         if keep_signal:
-            signal[rows] = values[:, explained] / np.float32(scale)
+            signal[places] = values[:, explained] / np.float32(scale)
         b0[rows] = values[:, at_b0].mean(1) / np.float32(scale)
         good[rows] = whole
         report(block.done, "fitting SH to the shells")
-    shape = scan.grid
     return (
         coefficients.reshape(*shape, len(seen), width),
         signal.reshape(*shape, kept),
-        b0.reshape(shape),
-        good.reshape(shape),
+        b0.reshape(scan.grid),
+        good.reshape(scan.grid),
     )
 
 
@@ -322,6 +340,15 @@ def _rows(block: Block, grid: tuple[int, int, int]) -> NDArray[np.intp]:
     y, x = np.divmod(rest, grid[0])
     rows: NDArray[np.intp] = (x * grid[1] + y) * grid[2] + z + block.planes.start
     return rows
+
+
+def _within(rows: Array, grid: tuple[int, int, int], box: Box) -> NDArray[np.intp]:
+    """Return the flat indices within a box of voxels of it, given by those within the grid."""
+    at = np.unravel_index(rows, grid)
+    inner = tuple(axis - span.start for axis, span in zip(at, box, strict=True))
+    shape = tuple(span.stop - span.start for span in box)
+    found: NDArray[np.intp] = np.ravel_multi_index(inner, shape)
+    return found
 
 
 def _mask(scan: Scan, inside: Array | None, good: Array, b0: Array) -> NDArray[np.bool_]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dmri.deconvolve.shd.collapse import Collapsed, Watch
+from napari_dmri.deconvolve.shd.probes import choose_probe
 from napari_dmri.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from napari_dmri.deconvolve.shd.losses import FodLoss
     from napari_dmri.deconvolve.shd.prepared import Prepared
     from napari_dmri.deconvolve.shd.presets import Plan, Preset
+    from napari_dmri.deconvolve.shd.samples import FodPatches
     from napari_dmri.training.parts import Event
 
 __all__ = ["Live", "Preview"]
@@ -32,9 +34,6 @@ SECONDS = 2.0
 
 SMOOTH = 0.2
 """Share of the newest batch in a term that is told of."""
-
-PROBES = {"paper": 128, "tiled": 4}
-"""Patches that are looked at for a collapse."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,19 +100,22 @@ class Live:
         self.watch: Watch | None = None
         self.begun = self.next = 0.0
         self.fraction, self.most = 0.0, 300
+        self.seen: tuple[int, ...] = ()
 
     def begin(
-        self, network: torch.nn.Module, plan: Plan, batches: Any, loss: FodLoss | None = None
+        self,
+        network: torch.nn.Module,
+        plan: Plan,
+        batches: FodPatches,
+        loss: FodLoss | None = None,
     ) -> None:
         """Follow a network from its first step on; with its loss, events name the terms of it."""
         self.network, self.loss, self.terms = network, loss, {}
-        count = PROBES[self.preset.mode]
-        probe = next(iter(batches.batches(count)))
         # A tenth of the plan, but some steps at least: an untrained network is alike everywhere.
         warm = max(plan.epochs // 10, -(-100 // plan.steps))
-        self.watch = Watch(probe, warm)
+        self.watch = Watch(choose_probe(batches), warm)
         self.begun = time.monotonic()
-        self.next = self.begun + self.every
+        self.next, self.seen = self.begun + self.every, ()
 
     def report(self, fraction: float, text: str) -> None:
         """Pass progress on."""
@@ -137,12 +139,17 @@ class Live:
                     f"The training collapsed at epoch {event.epoch}: {found}. The learning rate "
                     f"({event.lr:.2g}) is too high for this scan, or the responses do not fit it."
                 )
-        # Only between steps, where a training may be stopped without a trace.
-        if event.kind == "step" and self.show is not None and time.monotonic() >= self.next:
+        if self.show is not None and self._due(event):
             begun = time.monotonic()
             self.show(self.preview(event))
             ended = time.monotonic()
             self.next = ended + max(self.every, SHARE * (ended - begun))
+
+    def _due(self, event: Event) -> bool:
+        """Tell whether to show a slice: only between steps, where a training may be stopped."""
+        if event.kind == "pause":  # the network stands still: once for each slice is enough
+            return self.seen != (*self._slice(), event.epoch, event.step)
+        return event.kind == "step" and time.monotonic() >= self.next
 
     def _with_terms(self, event: Event) -> Event:
         """Add the loss's terms by name as they count in it, smoothed over the last batches."""
@@ -162,6 +169,7 @@ class Live:
 
         assert self.network is not None and self.prepared is not None
         axis, index = self._slice()
+        self.seen = (axis, index, event.epoch, event.step)
         region: list[slice] = [slice(0, n) for n in self.prepared.grid]
         region[axis] = slice(index, index + 1)
         box = (region[0], region[1], region[2])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_dmri.deconvolve.shd.card import model_label
 from napari_dmri.deconvolve.shd.order_rule import paper_order
 from napari_dmri.errors import InputError
 from napari_dmri.harmonize.base import CardCheck, same_subject
@@ -55,17 +56,26 @@ def check_model(
 def _origin(card: Mapping[str, Any], scan: Scan) -> CardCheck:
     label = str(scan.metadata.get("subject") or "")
     known = [str(e.get("subject", "")) for e in card.get("training", [])]
-    count = f"{len(known)} training scan{'s' * (len(known) != 1)}"
-    words = f"{card['label']} in {card['mode']} mode, {count}."
+    words = f"{model_label(card)}, in {card['mode']} mode: {_lesson(card, len(known))}."
     if any(same_subject(name, label) for name in known):
         return CardCheck("ok", f"{words} {label} is one of them.")
     if card["simulated"] and not scan.simulated:
         return CardCheck(
             "warning",
-            f"{words} It was trained on simulated scans and {scan.name} is not one: look at the "
-            "result, or fit the model to this scan.",
+            f"{words} {scan.name} is not simulated: look at the result, or fit the model to this "
+            "scan.",
         )
     return CardCheck("ok", words)
+
+
+def _lesson(card: Mapping[str, Any], count: int) -> str:
+    """Say what a model has learned from, and whether it was told the true fODFs."""
+    scans, known = f"{count} scan{'s' * (count != 1)}", bool(card.get("known_fods"))
+    if known and card.get("trained_from") == "scan":
+        return f"fitted to {scans}, beginning from a model that was taught known fODFs"
+    if card["simulated"]:
+        return f"trained on simulated scans{' and their true fODFs' * known} ({scans})"
+    return f"trained on {scans}{' with known fODFs' * known}"
 
 
 def _trained_bvalues(card: Mapping[str, Any]) -> list[float]:
@@ -114,7 +124,9 @@ def _directions(card: Mapping[str, Any], scan: Scan, shells: list[Shell]) -> lis
     if not shells:
         return []
     most = int(card["architecture"]["input_order"])
-    counts = [scan.gradients.distinct_directions(s.indices) for s in shells[1:]]
+    every = card.get("rule") == "paper"  # which counts volumes, not directions
+    table = scan.gradients
+    counts = [s.count if every else table.distinct_directions(s.indices) for s in shells[1:]]
     orders = [paper_order(n, most) if n else 0 for n in counts]
     listed = ", ".join(
         f"{n} at b={s.bvalue:g} (order {o})"

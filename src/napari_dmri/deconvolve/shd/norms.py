@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from napari_dmri.device import exact_float32
+
 if TYPE_CHECKING:
     from napari_dmri.training.parts import Batches
 
@@ -47,7 +49,7 @@ def settle_norms(
     where = torch.device(device)
     network.to(where).train()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), exact_float32():
             drawn = batches.batches(max(size, LEAST))
             for number, batch in enumerate(islice(drawn, COUNT), start=1):
                 for norm in norms:

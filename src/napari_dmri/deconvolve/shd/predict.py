@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from napari_dmri.deconvolve.shd.samples import patch_rows
 from napari_dmri.deconvolve.shd.tiles import (
+    HALO,
     Box,
     check_mode,
     count,
@@ -51,9 +52,6 @@ if TYPE_CHECKING:
 __all__ = ["HALO", "Prediction", "predict", "predict_network"]
 
 Array = NDArray[Any]
-
-HALO = 8
-"""Voxels around a larger tile that the network sees and that are not kept."""
 
 TILE = 24
 """Largest edge of what is kept of a larger tile, in voxels."""
@@ -159,14 +157,14 @@ def predict_network(
     """
     import torch
 
-    from napari_dmri.device import choose_device
+    from napari_dmri.device import choose_device, exact_float32
 
     check_mode(mode, architecture)
     where = choose_device(device)
     runner = copy.deepcopy(network).to(where.torch()).eval()
     run = _Run(runner, architecture, prepared, tuple(others), where.name, progress or silent)
     box = whole(region, prepared.mask.shape)
-    with torch.inference_mode(), run.interruptible():
+    with torch.inference_mode(), exact_float32(), run.interruptible():
         if mode == "paper":
             run.patches(box)
         elif core is not None:
@@ -197,6 +195,10 @@ class _Run:
         self.fraction, self.text, self.looked = 0.0, "", -np.inf
         prepared = self.prepared
         self.grid = tuple(int(n) for n in prepared.mask.shape)
+        # What is held is of a part of the grid; all places are counted on the whole one.
+        self.shells, box = prepared.coefficients, prepared.box
+        self.first, self.b0 = np.array([s.start for s in box]), prepared.b0[box].copy()
+        self.held = tuple(int(n) for n in self.b0.shape)
         self.kernel = torch.tensor(
             [float(prepared.kernel[t]) for t in ("wm", *self.names)],
             dtype=torch.float32,
@@ -241,6 +243,12 @@ class _Run:
         fod, others = self.network(given)
         return normalise(fod.float(), others.float(), measured, self.kernel)
 
+    def blocks(self, corners: Array) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what the network says of patches as in training, by their first voxels (B, 3)."""
+        rows, _ = patch_rows(self.held, corners - self.first, (self.architecture.patch,) * 3)
+        shells = self.shells.reshape(-1, *self.shells.shape[3:])
+        return self.forward(shells[rows], self.b0.reshape(-1)[rows])
+
     # Voxel by voxel.
 
     def patches(self, box: Box) -> None:
@@ -249,15 +257,12 @@ class _Run:
 
         self.allocate(box)
         edge = self.architecture.patch
-        shells = self.prepared.coefficients.reshape(-1, *self.prepared.coefficients.shape[3:])
-        b0 = np.asarray(self.prepared.b0).reshape(-1)
         wanted = np.stack(np.nonzero(self.prepared.mask[box]), -1)
         first = np.array([s.start for s in box])
 
         def work(part: slice) -> None:
             at = wanted[part]
-            rows, _ = patch_rows(self.grid, at + first - edge // 2, (edge,) * 3)
-            fod, others = self.forward(shells[rows], b0[rows])
+            fod, others = self.blocks(at + first - edge // 2)
             middle = (slice(None), *(edge // 2,) * 3)
             place = tuple(at.T)
             self.coefficients[place] = fod[middle].cpu().numpy()
@@ -286,8 +291,6 @@ class _Run:
         edge = self.architecture.patch
         core = min(core, edge)
         margin = (edge - core) // 2
-        shells = self.prepared.coefficients.reshape(-1, *self.prepared.coefficients.shape[3:])
-        b0 = np.asarray(self.prepared.b0).reshape(-1)
         first = np.array([s.start for s in box])
         wanted = np.zeros(self.grid, bool)
         wanted[box] = self.prepared.mask[box]
@@ -297,9 +300,8 @@ class _Run:
 
         def work(part: slice) -> None:
             corners = cells[part]
-            rows, _ = patch_rows(self.grid, corners - margin, (edge,) * 3)
             try:
-                fod, others = self.forward(shells[rows], b0[rows])
+                fod, others = self.blocks(corners - margin)
             except (MemoryError, RuntimeError) as error:
                 if out_of_memory(error) and len(corners) > 1:
                     self.notes.append(
@@ -365,11 +367,9 @@ class _Run:
         spans = [
             input_span(s, length, halo, step) for s, length in zip(part, self.grid, strict=True)
         ]
-        at = [np.arange(a, b).clip(0, n - 1) for (a, b), n in zip(spans, self.grid, strict=True)]
-        block = np.ix_(*at)
-        fod, others = self.forward(
-            self.prepared.coefficients[block][None], np.asarray(self.prepared.b0)[block][None]
-        )
+        held = zip(spans, self.first, self.held, strict=True)
+        block = np.ix_(*(np.arange(a - f, b - f).clip(0, n - 1) for (a, b), f, n in held))
+        fod, others = self.forward(self.shells[block][None], self.b0[block][None])
         inner, place = (
             tuple(slice(s.start - a, s.stop - a) for s, a in zip(part, first, strict=True))
             for first in ([a for a, _ in spans], [b.start for b in box])

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_dmri.deconvolve.shd.tiles import Box
+
 __all__ = ["Prepared"]
 
 
@@ -23,9 +25,9 @@ class Prepared:
     Parameters
     ----------
     coefficients
-        SH coefficients of each shell (X, Y, Z, S, C), b0 first, zero above a shell's order.
+        SH coefficients of each shell (X', Y', Z', S, C), b0 first, zero above a shell's order.
     signal
-        The volumes to explain (X, Y, Z, N).
+        The volumes to explain (X', Y', Z', N).
     b0
         Mean of the b0 volumes (X, Y, Z).
     mask
@@ -52,6 +54,9 @@ class Prepared:
         Order fitted to each shell.
     parameters
         What provenance keeps.
+    part
+        The part (X', Y', Z') of the grid that coefficients and signal are of: all that a network
+        may be shown. None for the whole grid.
     """
 
     coefficients: NDArray[np.float32]
@@ -70,6 +75,7 @@ class Prepared:
     notes: tuple[str, ...] = ()
     orders: tuple[int, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    part: Box | None = None
 
     def __post_init__(self) -> None:
         for name in ("forward", "kernel", "parameters"):
@@ -87,6 +93,12 @@ class Prepared:
         """Shape (X, Y, Z)."""
         x, y, z = self.mask.shape
         return x, y, z
+
+    @property
+    def box(self) -> Box:
+        """The part of the grid that coefficients and signal are of."""
+        x, y, z = self.grid
+        return (slice(0, x), slice(0, y), slice(0, z)) if self.part is None else self.part
 
     @property
     def others(self) -> tuple[str, ...]:

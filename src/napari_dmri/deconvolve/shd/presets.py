@@ -16,7 +16,7 @@ from napari_dmri.deconvolve.shd.losses import LossWeights
 from napari_dmri.errors import InputError
 from napari_dmri.training.stages import Stage
 
-__all__ = ["MODES", "PRESETS", "SIZES", "Plan", "Preset", "preset"]
+__all__ = ["MODES", "PRESETS", "SIZES", "Plan", "Preset", "continued", "preset"]
 
 MODES = ("paper", "tiled")
 SIZES = ("paper", "small")
@@ -346,6 +346,14 @@ def _in_mode(chosen: Preset, mode: str) -> Preset:
         plan=replace(chosen.plan, batch=max(1, VOXELS // TILE**3)),
         mode=mode,
     )
+
+
+def continued(chosen: Preset, architecture: Architecture, mode: str) -> Preset:
+    """Return a method that goes on with a trained network, on as many voxels a step as before."""
+    voxels = chosen.plan.batch * chosen.architecture.patch**3
+    batch = max(1, round(voxels / architecture.patch**3))
+    plan = replace(chosen.plan, batch=batch, lr=chosen.plan.lr * TUNING)
+    return replace(chosen, architecture=architecture, mode=mode, plan=plan)
 
 
 def _small(chosen: Preset) -> Preset:

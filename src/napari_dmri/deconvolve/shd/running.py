@@ -6,15 +6,19 @@ import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_dmri.deconvolve.shd.collapse import Collapsed
+from napari_dmri.deconvolve.shd.halving import Pieces, halvings, no_memory, patches_of
+from napari_dmri.deconvolve.shd.order_rule import RULES
 from napari_dmri.errors import InputError
 from napari_dmri.progress import Progress, silent
 from napari_dmri.training.parts import Diverged
-from napari_dmri.training.state import drop_state
+from napari_dmri.training.stages import LOWER
+from napari_dmri.training.state import change_settings, drop_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,32 +28,33 @@ if TYPE_CHECKING:
     from napari_dmri.deconvolve.shd.live import Live
     from napari_dmri.deconvolve.shd.model import ShdModel
     from napari_dmri.deconvolve.shd.presets import Plan, Preset
-    from napari_dmri.deconvolve.shd.samples import PatchStore
-    from napari_dmri.training.parts import Batches, Fit, Switch
+    from napari_dmri.deconvolve.shd.samples import FodPatches, PatchStore
+    from napari_dmri.training.parts import Fit, Switch
 
 __all__ = [
     "Outcome",
     "choose_plan",
     "choose_preset",
+    "choose_rule",
     "read_settings",
     "time_steps",
     "train_with_retries",
 ]
 
-LOWER = 1 / 3
-"""What a learning rate is multiplied by after a collapse."""
-
 CLIP = 1.0
 """Largest norm of a gradient."""
+
+CHECKED = 4
+"""Patches of a validation's batch for each of training."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Hold what a training came to, after how many beginnings, and at which learning rate."""
+    """Hold what a training came to, and the plan that it followed in the end."""
 
     network: torch.nn.Module
     fit: Fit
-    lr: float
+    plan: Plan
     notes: tuple[str, ...]
 
 
@@ -57,7 +62,7 @@ def train_with_retries(
     preset: Preset,
     shells: int,
     others: int,
-    batches: Batches,
+    batches: FodPatches,
     live: Live,
     settings: dict[str, Any],
     *,
@@ -69,9 +74,11 @@ def train_with_retries(
     retries: int,
     switch: Switch | None,
     progress: Progress | None,
-    validation: Batches | None = None,
+    validation: FodPatches | None = None,
 ) -> Outcome:
     """Train a preset's network; begin again at a lower learning rate where it collapses.
+
+    Where memory runs out it goes on from where it was, with half of the patches a step.
 
     Parameters
     ----------
@@ -95,7 +102,7 @@ def train_with_retries(
     Collapsed
         If it collapsed each time.
     InputError
-        If memory runs out.
+        If memory runs out for a step of one patch.
     """
     import copy
 
@@ -103,57 +110,82 @@ def train_with_retries(
     from napari_dmri.deconvolve.shd.losses import FodLoss
     from napari_dmri.deconvolve.shd.network import build_network
     from napari_dmri.deconvolve.shd.norms import settle_norms
-    from napari_dmri.device import out_of_memory
+    from napari_dmri.device import out_of_memory, release_memory
     from napari_dmri.training.loop import train
 
     notes: list[str] = []
     live.progress = progress or silent
-    for number in range(attempt, max(attempt, retries) + 1):
-        if start is None:
-            network = build_network(preset.architecture, shells, others, seed=seed)
-        else:
-            network = copy.deepcopy(start).train()
-        plan = replace(preset.plan, lr=preset.plan.lr * LOWER**number)
-        parts = FodLoss(preset.losses, preset.architecture.degree)
-        loss = compiled_loss(parts, network, device)
-        live.begin(network, plan, batches, parts)
-        try:
-            fit = train(
-                network,
-                loss,
-                batches,
-                validation,
-                plan.stages(),
-                seed=seed,
-                device=device,
-                state=state,
-                settings={**settings, "attempt": number, "plan": plan.as_dict()},
-                clip=CLIP,
-                on_event=live,
-                switch=switch,
-                progress=live.report,
-            )
-        except (Collapsed, Diverged) as error:
-            if state is not None:
-                drop_state(state)
-            if number >= retries:
-                raise _given_up(error, plan, number) from error
-            words = f"{error} It begins again at a learning rate of {plan.lr * LOWER:.2g}."
+    batch, number, edge = preset.plan.batch, attempt, preset.architecture.patch
+    tests = None if validation is None else Pieces(validation, CHECKED * batch)
+    held = None if state is None else read_settings(state)
+    kept = dict((held or {}).get("plan", {})).get("batch")
+    if kept in halvings(batch):
+        notes.append(
+            f"Memory had run out for a step of {patches_of(batch, edge)} before this training was "
+            f"stopped; it goes on with {kept}."
+        )
+        live.say(notes[-1])
+        batch = kept
+    with TemporaryDirectory(prefix="napari-dmri-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "state.safetensors" if state is None else Path(state)
+        # Where nobody wants a state, there is one for what memory ran out for alone.
+        more: dict[str, Any] = {"every": math.inf} if state is None else {}
+        while True:
+            plan = replace(preset.plan, lr=preset.plan.lr * LOWER**number, batch=batch)
+            if start is None:
+                network = build_network(preset.architecture, shells, others, seed=seed)
+            else:
+                network = copy.deepcopy(start).train()
+            parts = FodLoss(preset.losses, preset.architecture.degree)
+            loss = compiled_loss(parts, network, device)
+            live.begin(network, plan, batches, parts)
+            try:
+                fit = train(
+                    network,
+                    loss,
+                    batches,
+                    tests,
+                    plan.stages(),
+                    seed=seed,
+                    device=device,
+                    state=path,
+                    settings={**settings, "attempt": number, "plan": plan.as_dict()},
+                    clip=CLIP,
+                    # A model's batch norms are of what it learned from, not of this scan.
+                    start_counts=start is None,
+                    on_event=live,
+                    switch=switch,
+                    progress=live.report,
+                    **more,
+                )
+                break
+            except (Collapsed, Diverged) as error:
+                drop_state(path)
+                if number >= retries:
+                    raise _given_up(error, plan, number) from error
+                words = f"{error} It begins again at a learning rate of {plan.lr * LOWER:.2g}."
+                number += 1
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                if batch == 1:
+                    raise no_memory(device, batch, edge) from error
+                words = (
+                    f"Memory ran out on {device} for a step of {patches_of(batch, edge)}; it goes "
+                    f"on with {batch // 2}, at the same learning rate."
+                )
+                batch //= 2
             notes.append(words)
             live.say(words)
-            continue
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            raise InputError(
-                f"Memory ran out on {device} for a step of {plan.batch} patches of "
-                f"{preset.architecture.patch} voxels an edge; choose the "
-                "size small, close other programs, or choose another device."
-            ) from error
-        notes += loss.notes
-        settle_norms(network, batches, plan.batch, device)
-        return Outcome(network, fit, plan.lr, tuple(notes))
-    raise AssertionError("unreachable")
+            if batch < plan.batch:
+                # Not before the error is gone, which holds on to what there was no room for.
+                release_memory(device)
+                plan = replace(plan, batch=batch)
+                stages = [stage.as_dict() for stage in plan.stages()]
+                change_settings(path, {"plan": plan.as_dict(), "stages": stages})
+    notes += loss.notes
+    settle_norms(network, batches, plan.batch, device)
+    return Outcome(network, fit, plan, tuple(notes))
 
 
 def _given_up(error: InputError, plan: Plan, number: int) -> InputError:
@@ -177,7 +209,7 @@ def choose_preset(
 
     ``weights`` are parts of the loss that count otherwise than in the preset.
     """
-    from napari_dmri.deconvolve.shd.presets import TUNING, preset
+    from napari_dmri.deconvolve.shd.presets import continued, preset
 
     if size is None:
         size = str(start.card.get("size") or "small") if start is not None else None
@@ -194,13 +226,15 @@ def choose_preset(
                 f"whose network {method} does not have; choose {start.card['method']}, or another "
                 "model."
             )
-        chosen = replace(
-            chosen,
-            architecture=start.architecture,
-            mode=str(start.card["mode"]),
-            plan=replace(chosen.plan, lr=chosen.plan.lr * TUNING),
-        )
+        chosen = continued(chosen, start.architecture, str(start.card["mode"]))
     return size, chosen
+
+
+def choose_rule(rule: str | None, start: ShdModel | None) -> str:
+    """Return how shells are fitted: as is asked, as for the model to begin from, or safely."""
+    if rule is not None:
+        return rule
+    return RULES[0] if start is None else str(start.card["rule"])
 
 
 def choose_plan(
@@ -253,27 +287,41 @@ def choose_plan(
 def time_steps(
     preset: Preset, store: PatchStore, device: str, others: int, count: int = 3
 ) -> float:
-    """Measure the seconds of a step of training, on a network that is thrown away."""
+    """Measure the seconds of a step of training, on a network that is thrown away.
+
+    Where memory runs out, of one with fewer patches, as the training will have.
+    """
     import torch
 
     from napari_dmri.deconvolve.shd.losses import FodLoss
     from napari_dmri.deconvolve.shd.network import build_network
     from napari_dmri.deconvolve.shd.samples import FodPatches
+    from napari_dmri.device import out_of_memory, release_memory
 
     where = torch.device(device)
     shells = int(store.volumes[0].shells.shape[1])
+    edge, sizes = preset.architecture.patch, [preset.plan.batch, *halvings(preset.plan.batch)]
     network = build_network(preset.architecture, shells, others, seed=0).to(where)
     loss = FodLoss(preset.losses, preset.architecture.degree)
-    batches = FodPatches(store.volumes, preset.architecture.patch, count + 1, where)
-    seconds = []
-    for batch in batches.batches(preset.plan.batch, [0]):
-        begun = time.perf_counter()
-        with torch.autocast("cuda", torch.bfloat16, enabled=where.type == "cuda"):
-            value = loss(network, batch.to(where).tensors)
-        value.backward()  # type: ignore[no-untyped-call]
-        float(value.detach())
-        seconds.append(time.perf_counter() - begun)
-    return float(np.median(seconds[1:]))
+    batches = FodPatches(store.volumes, edge, count + 1, where)
+    for size in sizes:
+        seconds = []
+        try:
+            for batch in batches.batches(size, [0]):
+                begun = time.perf_counter()
+                with torch.autocast("cuda", torch.bfloat16, enabled=where.type == "cuda"):
+                    value = loss(network, batch.to(where).tensors)
+                value.backward()  # type: ignore[no-untyped-call]
+                float(value.detach())
+                seconds.append(time.perf_counter() - begun)
+            return float(np.median(seconds[1:]))
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            if size == 1:
+                raise no_memory(device, size, edge) from error
+        release_memory(device)
+    raise AssertionError("unreachable")
 
 
 def read_settings(state: str | Path) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_dmri.deconvolve.shd.tiles import around
 from napari_dmri.errors import InputError
 from napari_dmri.training.parts import Batch
 
@@ -44,7 +45,7 @@ class Volume:
     label
         The subject's name.
     grid
-        Voxels (X, Y, Z); R = X Y Z rows in C order.
+        Voxels (X, Y, Z) of its part of the image; R = X Y Z rows in C order.
     shells, signal, b0, mask
         Tensors (R, S, C_in), (R, N), (R,) and bool (R,).
     forward_wm, forward_others, kernel
@@ -147,6 +148,7 @@ class PatchStore:
         """
         import torch
 
+        box = prepared.box
         mask = np.asarray(prepared.mask, bool)
         if not mask.any():
             raise InputError(f"{label}: the mask holds no voxel; make a new brain mask.")
@@ -162,14 +164,15 @@ class PatchStore:
                 f"{label}: the known fODFs have shape {target.shape}; expected "
                 f"{(*mask.shape, wm.shape[1])}."
             )
+        mask = mask[box]
         parts = {
             "shells": prepared.coefficients,
             "signal": prepared.signal,
-            "b0": prepared.b0,
+            "b0": prepared.b0[box],
             "mask": mask,
         }
         if target is not None:
-            parts["target"] = target
+            parts["target"] = target[box]
         if self.on_disk:
             parts = self._write(parts, mask, margin)
         grid = parts["mask"].shape
@@ -201,15 +204,12 @@ class PatchStore:
     def _write(self, parts: dict[str, Array], mask: Array, margin: int) -> dict[str, Array]:
         """Write the arrays' parts around the mask to files, and return them mapped."""
         assert self.folder is not None
-        box = []
-        for axis in range(3):
-            filled = np.flatnonzero(mask.any(tuple(a for a in range(3) if a != axis)))
-            box.append(slice(max(0, int(filled[0]) - margin), int(filled[-1]) + 1 + margin))
+        box = around(mask, margin)
         mapped = {}
         for name, value in parts.items():
             path = self.folder / f"{len(self.volumes)}-{name}.npy"
             kind = bool if name == "mask" else np.float32
-            np.save(path, np.ascontiguousarray(value[tuple(box)], kind))
+            np.save(path, np.ascontiguousarray(value[box], kind))
             # Copy on write: torch wants writable memory, and the file stays as it is.
             mapped[name] = np.load(path, mmap_mode="c")
         return mapped
@@ -278,15 +278,21 @@ class FodPatches:
         subject = int(turns[place])
         grid = self.volumes[subject].grid
         rows = self._voxels(key, subject, visit * size, size)
+        return subject, self.corners(grid, rows, np.random.default_rng([*key, 2, step]))
+
+    def corners(
+        self, grid: tuple[int, int, int], rows: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Return the first voxels (B, 3) of patches that hold some voxels, given by their rows."""
         voxels = np.stack(np.unravel_index(rows, grid), -1)
         if self.patch % 2:
-            return subject, voxels - self.patch // 2
-        rng = np.random.default_rng([*key, 2, step])
+            return voxels - self.patch // 2
         corners = voxels - rng.integers(0, self.patch, voxels.shape)
         # At most half of a patch lies beyond the image.
         low = np.full(3, -(self.patch // 2))
         high = np.maximum(np.array(grid) - self.patch // 2, low)
-        return subject, np.clip(corners, low, np.maximum(high, 0))
+        near: NDArray[np.int64] = np.clip(corners, low, np.maximum(high, 0))
+        return near
 
     def _voxels(
         self, key: Sequence[int], subject: int, first: int, count: int
@@ -377,8 +383,10 @@ def surround(prepared: Prepared) -> Prepared:
 
     from napari_dmri.harmonize.networks import replicate_outside
 
+    box = prepared.box
     shape = prepared.coefficients.shape
+    mask, b0 = prepared.mask[box], np.array(prepared.b0, np.float32)
     flat = prepared.coefficients.reshape(*shape[:3], -1)
-    filled = replicate_outside(flat, prepared.mask).reshape(shape)
-    b0 = replicate_outside(np.asarray(prepared.b0)[..., None], prepared.mask)[..., 0]
+    filled = replicate_outside(flat, mask).reshape(shape)
+    b0[box] = replicate_outside(b0[box][..., None], mask)[..., 0]
     return replace(prepared, coefficients=filled, b0=b0)

@@ -15,10 +15,25 @@ if TYPE_CHECKING:
 
     from napari_dmri.deconvolve.shd.architecture import Architecture
 
-__all__ = ["Box", "check_mode", "count", "divide", "halves", "input_span", "trim", "whole"]
+__all__ = [
+    "HALO",
+    "Box",
+    "around",
+    "check_mode",
+    "count",
+    "divide",
+    "halves",
+    "input_span",
+    "reach",
+    "trim",
+    "whole",
+]
 
 Array = NDArray[Any]
 Box = tuple[slice, slice, slice]
+
+HALO = 8
+"""Voxels around a larger tile that the network sees and that are not kept."""
 
 
 def check_mode(mode: str, architecture: Architecture) -> None:
@@ -119,3 +134,32 @@ def input_span(kept: slice, length: int, halo: int, step: int) -> tuple[int, int
     first = max(0, (kept.start - halo) // step * step)
     last = min(end, -(-(kept.stop + halo) // step) * step)
     return first, last
+
+
+def reach(architecture: Architecture) -> int:
+    """Return how far from a voxel of the mask anything is that a network is shown for it.
+
+    Patches of training hold the voxel; tiles of prediction have their halo, and begin and end where
+    pooling wants them to.
+    """
+    if not architecture.tiled:
+        return architecture.patch
+    step = architecture.multiple
+    return max(architecture.patch, -(-HALO // step) * step + step)
+
+
+def around(mask: Array, margin: int) -> Box:
+    """Return the part of a grid that holds a mask, with a margin.
+
+    Examples
+    --------
+    >>> around(np.eye(4, dtype=bool)[1:3, :, None], 1)
+    (slice(0, 2, None), slice(0, 4, None), slice(0, 1, None))
+    """
+    spans = []
+    for axis, length in enumerate(mask.shape):
+        filled = np.flatnonzero(mask.any(tuple(a for a in range(3) if a != axis)))
+        spans.append(
+            slice(max(0, int(filled[0]) - margin), min(length, int(filled[-1]) + 1 + margin))
+        )
+    return spans[0], spans[1], spans[2]

@@ -7,11 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QComboBox,
-    QPushButton,
-)
+from qtpy.QtWidgets import QCheckBox, QComboBox, QPushButton
 
 from napari_dmri.deconvolve.outputs import PEAK_SHARE
 from napari_dmri.deconvolve.registry import METHODS, suggest_method
@@ -27,17 +23,14 @@ from napari_dmri.viewer.deconvolving import (
 from napari_dmri.viewer.jobs import Job, Outcome, PreviewJob
 from napari_dmri.viewer.layers import is_kind, scan_of
 from napari_dmri.viewer.network_fit import fit_network, state_file
-from napari_dmri.viewer.network_models import Known, is_network, modes_of
-from napari_dmri.viewer.widgets._parts import (
-    LayerPicker,
-    StatusLine,
-    name_edit,
-)
+from napari_dmri.viewer.network_models import Known, is_network
+from napari_dmri.viewer.widgets._parts import LayerPicker, StatusLine, name_edit
 from napari_dmri.viewer.widgets.deconvolve_compare import CompareMethods
 from napari_dmri.viewer.widgets.deconvolve_estimate import fit_words, run_words
 from napari_dmri.viewer.widgets.deconvolve_fit import FitPart
+from napari_dmri.viewer.widgets.deconvolve_fit_settings import FitSettings
 from napari_dmri.viewer.widgets.deconvolve_method import MethodChoice, ShellChoice
-from napari_dmri.viewer.widgets.deconvolve_model import FitSettings, ModelPart
+from napari_dmri.viewer.widgets.deconvolve_model import ModelPart
 from napari_dmri.viewer.widgets.deconvolve_response import ResponsePart
 from napari_dmri.viewer.widgets.deconvolve_settings import MethodSettings, peak_share_field
 from napari_dmri.viewer.widgets.deconvolve_show import (
@@ -250,14 +243,15 @@ class DeconvolveDock(ExportingDock):
 
     def _estimate(self, *_: Any) -> None:
         name, scan = self.method.method, self.scan
-        fitting = self.models.fitting
+        fitting, responses = self.models.fitting, self.response.responses
         if is_network(name):
-            modes = modes_of(name, self.models.known)
-            self.fit_settings.offer(self.models.of(name), fitting, modes)
+            own, known = self.models.of(name), self.models.known
+            self.fit_settings.offer(name, own, known, responses)
         self.models.judge()
         words = self.forecast(name)
         if fitting:
-            words = fit_words(scan, name, self.fit_settings.options, self.make_mask.isChecked())
+            how, make_mask = self.fit_settings.options, self.make_mask.isChecked()
+            words = fit_words(scan, name, how, make_mask, responses)
         self.device.say(words)
         reason = self.problems()[name] or self.models.problem
         state = None
@@ -265,7 +259,7 @@ class DeconvolveDock(ExportingDock):
             state = state_file(scan, name, self.fit_settings.options)
         beside = ""
         if scan is not None and self.result is not None and is_network(self.result.method):
-            beside = METHODS[suggest_method(scan, self.response.responses)].label
+            beside = METHODS[suggest_method(scan, responses)].label
         self.fit.steer(state, beside, self.models.known)
         if self.scans.layer is None:
             reason = "Open a scan first."

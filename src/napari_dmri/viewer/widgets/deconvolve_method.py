@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QStandardItem, QStandardItemModel
@@ -11,7 +12,7 @@ from qtpy.QtWidgets import QComboBox
 from napari_dmri.deconvolve.registry import METHODS
 from napari_dmri.scan import Scan
 
-__all__ = ["FAMILIES", "MethodChoice", "ShellChoice", "by_family"]
+__all__ = ["FAMILIES", "MethodChoice", "ShellChoice", "by_family", "choose_in"]
 
 FAMILIES = {"classical": "Voxel by voxel", "networks": "Networks"}
 """Families of methods in the order in which they are listed, with their headings."""
@@ -90,3 +91,10 @@ class ShellChoice(QComboBox):
         self.setCurrentIndex(max(0, self.findData(before)))
         self.blockSignals(False)
         return len(shells) if usual else 0
+
+
+def choose_in(box: QComboBox, thing: Any) -> None:
+    """Choose what an entry holds; Qt's own search does not compare Python's objects everywhere."""
+    held = [box.itemData(index) for index in range(box.count())]
+    found = (index for index, one in enumerate(held) if one is thing or one == thing)
+    box.setCurrentIndex(next(found, 0))

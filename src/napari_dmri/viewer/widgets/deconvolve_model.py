@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,9 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
-    QFormLayout,
     QMessageBox,
     QPushButton,
     QSizePolicy,
-    QSpinBox,
     QVBoxLayout,
     QWidget,
 )
@@ -23,18 +21,16 @@ from napari_dmri.deconvolve.base import ResponseSet
 from napari_dmri.deconvolve.registry import METHODS
 from napari_dmri.scan import Scan
 from napari_dmri.viewer.jobs import Job, Outcome
-from napari_dmri.viewer.network_fit import FitOptions
 from napari_dmri.viewer.network_models import Known, check_model, is_network, open_model, shipped
 from napari_dmri.viewer.widgets._parts import StatusLine, beside
+from napari_dmri.viewer.widgets.deconvolve_method import choose_in
 
-__all__ = ["FitSettings", "ModelPart"]
+__all__ = ["ModelPart"]
 
 FIT = "fit"
 """The choice of no model: one is fitted to the scan."""
 
 WORST = ("error", "warning", "note", "ok")
-
-MODES = {"paper": "paper: patch by patch", "tiled": "tiled: whole blocks"}
 
 FIT_WORDS = (
     "A network is fitted to this scan alone, without known answers. You see the slice on show as "
@@ -125,6 +121,8 @@ class ModelPart(QWidget):
         self._chosen[known.method] = known
         if known.method == self.method:
             self._list(known)
+        else:
+            self.changed.emit()
 
     def load(self, path: str | Path) -> None:
         """Open a model file in the background and choose it; say why where it cannot be read."""
@@ -167,19 +165,19 @@ class ModelPart(QWidget):
         self.box.blockSignals(True)
         self.box.clear()
         for known in self.of(self.method) if is_network(self.method) else ():
-            shipped_one = known.origin == "shipped"
-            self.box.addItem(f"{known.label} (shipped)" if shipped_one else known.label, known)
+            about = ["shipped"] * (known.origin == "shipped") + ["taught"] * known.taught
+            self.box.addItem(f"{known.label} ({', '.join(about)})" if about else known.label, known)
             tip = str(known.path) if known.path is not None else "Fitted in this window, not saved."
             self.box.setItemData(self.box.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         self.box.addItem("fit to this scan", FIT)
         self.box.setItemData(self.box.count() - 1, FIT_WORDS, Qt.ItemDataRole.ToolTipRole)
-        _choose_in(self.box, chosen or self._usual(self.method))
+        choose_in(self.box, chosen or self._usual(self.method))
         self.box.blockSignals(False)
         self._announce()
 
     def choose_fit(self) -> None:
         """Choose to fit a network to the scan."""
-        _choose_in(self.box, FIT)
+        choose_in(self.box, FIT)
 
     def _usual(self, method: str) -> Any:
         """Return the shipped model that fits the scan best, else the choice to fit one."""
@@ -215,6 +213,8 @@ class ModelPart(QWidget):
             level = next((w for w in WORST if any(c.level == w for c in checks)), "ok")
             said = [c.sentence for c in checks if c.level not in ("ok", "note")]
             about = " ".join(c.sentence for c in checks[:1] if c.level == "ok")
+            if said and about and known is not None and known.taught:
+                said.append(about)
             fits = f"Fits this scan: shells and tissues. {about}"
             self.line.say("\n".join(said) or fits.strip(), level)
             self.problem = self.line.sentence if level == "error" else ""
@@ -244,95 +244,3 @@ class ModelPart(QWidget):
             box.setText(card_text(dict(self.known.card)))
             box.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
             box.exec()
-
-
-class FitSettings(QWidget):
-    """Set how a network is run and fitted; ``changed`` is emitted when a value changes."""
-
-    changed = Signal()
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mode = QComboBox()
-        self.size = QComboBox()
-        for label, size in (("auto", None), ("small", "small"), ("as in the paper", "paper")):
-            self.size.addItem(label, size)
-        self.minutes = QSpinBox()
-        self.minutes.setRange(0, 10_000)
-        self.minutes.setSpecialValueText("no limit")
-        self.minutes.setSuffix(" min")
-        self.seed = QSpinBox()
-        self.seed.setRange(0, 999_999)
-        self.start = QComboBox()
-        self.seen = QSpinBox()
-        self.seen.setRange(0, 999)
-        self.seen.setSpecialValueText("all directions")
-        self.seen.setSuffix(" directions")
-        self.form = QFormLayout(self)
-        self.form.setContentsMargins(0, 0, 0, 0)
-        self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        tips = (
-            ("Mode", self.mode, "How volumes are cut: a small patch around every voxel, or whole "
-             "tiles, which is faster. A network runs as it was trained."),
-            ("Begin from", self.start, "Random weights, or a model that is tuned to this scan."),
-            ("Sees", self.seen, "How many well-spread directions of the richest shell the network "
-             "sees; it learns to explain all. For scans with fewer directions than this one."),
-            ("Size", self.size, "Of the network that is fitted; auto goes by the device."),
-            ("Time limit", self.minutes, "End after so many minutes with the best so far."),
-            ("Seed", self.seed, "Of the weights and the order of patches."),
-        )  # fmt: skip
-        for label, field, tip in tips:
-            field.setToolTip(tip)
-            field.setAccessibleName(label)
-            if isinstance(field, QComboBox):
-                field.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-                field.currentIndexChanged.connect(self._changed)
-            else:
-                field.valueChanged.connect(self._changed)
-            self.form.addRow(label, field)
-            self.form.labelForField(field).setToolTip(tip)
-
-    @property
-    def options(self) -> FitOptions:
-        """How a network is fitted."""
-        return FitOptions(
-            size=self.size.currentData(),
-            minutes=self.minutes.value() or None,
-            seed=self.seed.value(),
-            start=self.start.currentData(),
-            mode=self.mode.currentData(),
-            seen=self.seen.value() or None,
-        )
-
-    def offer(self, models: list[Known], fitting: bool, modes: Sequence[str]) -> None:
-        """Show what goes with a fit, or with a model; offer modes, and models to begin from."""
-        if [self.mode.itemData(i) for i in range(self.mode.count())] != list(modes):
-            self.mode.blockSignals(True)
-            self.mode.clear()
-            for mode in modes:
-                self.mode.addItem(MODES[mode], mode)
-            self.mode.blockSignals(False)
-        self.mode.setEnabled(len(modes) > 1)
-        before = self.start.currentData()
-        self.start.blockSignals(True)
-        self.start.clear()
-        self.start.addItem("random weights", None)
-        for known in models:
-            self.start.addItem(known.label, known)
-        _choose_in(self.start, before)
-        self.start.blockSignals(False)
-        for field in (self.size, self.minutes, self.seed, self.seen):
-            self.form.setRowVisible(field, fitting)
-        self.form.setRowVisible(self.start, fitting and bool(models))
-        self.size.setEnabled(self.start.currentData() is None)
-
-    def _changed(self, *_: Any) -> None:
-        self.size.setEnabled(self.start.currentData() is None)
-        self.changed.emit()
-
-
-def _choose_in(box: QComboBox, thing: Any) -> None:
-    """Choose what an entry holds; Qt's own search does not compare Python's objects everywhere."""
-    held = [box.itemData(index) for index in range(box.count())]
-    found = (index for index, one in enumerate(held) if one is thing or one == thing)
-    box.setCurrentIndex(next(found, 0))

@@ -110,8 +110,8 @@ class HarmonizeDock(Dock):
         self.show_novelty.setChecked(True)
         self.show_novelty.setToolTip(
             "Add the map of how unlike the training subjects' brain voxels each voxel is (above 1: "
-            "one in 100 of them was), and that of where the result keeps the source, as its signal is not like "
-            "theirs."
+            "one in 100\nof them was), and that of where the result keeps the source, as its "
+            "signal is not like theirs."
         )
         self.settings.addRow(self.show_novelty)
         self.projection = QCheckBox("keep the source's directions (projection)")

@@ -14,6 +14,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QPushButton
 
 from napari_dmri.errors import InputError
+from napari_dmri.training.checkpoint import taken
 from napari_dmri.training.parts import Event, Switch
 from napari_dmri.training.state import drop_state
 from napari_dmri.viewer.jobs import Job, Outcome, PreviewJob
@@ -100,7 +101,7 @@ class TrainDock(TrainForm):
             return
         for number in ("", *(f"-{n}" for n in range(2, 100))):
             path = table.with_name(f"{self.method.currentData()}{number}{SUFFIX}")
-            if not path.exists():
+            if not taken(path):
                 self._suggested = str(path)
                 self.target.setText(self._suggested)
                 return
@@ -185,11 +186,8 @@ class TrainDock(TrainForm):
                 "error",
             )
             return None
-        if target is not None and target.exists():
-            self.run_bar.message.say(
-                f"{target.name} is there already, and is not overwritten: choose another name.",
-                "error",
-            )
+        if target is not None and (words := taken(target)):
+            self.run_bar.message.say(f"{words}: choose another name.", "error")
             return None
         if target is not None and not target.parent.is_dir():
             self.run_bar.message.say(f"There is no folder {target.parent}.", "error")
@@ -237,6 +235,8 @@ class TrainDock(TrainForm):
             self._epoch = max(self._epoch, news.epoch, 1)
             self.curves.tell(news)
             self._clock(news)
+            if news.words:
+                self.run_bar.message.say(news.words, "warning")
             self._steer()
         else:
             self.slice.show_preview(news)
@@ -352,6 +352,10 @@ class TrainDock(TrainForm):
             self.save_line.say(str(error), "error")
             return False
         self.saved = path
+        if self._state is not None:
+            # It is still there where the training could not save the model itself.
+            drop_state(self._state)
+            self._steer()
         if self._asked:
             self._asked = False
             self.run_bar.clear()

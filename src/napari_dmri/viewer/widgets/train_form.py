@@ -64,8 +64,10 @@ class TrainForm(Dock):
         self.registration = QComboBox()
         self.registration.addItem("rigid", "rigid")
         self.registration.addItem("affine", "affine")
+        self.registration.addItem("always (rigid)", "always")
         self.row("Al&ignment", self.registration, "How the two scans of a pair on different grids "
-                 "are brought together.",
+                 "are brought together;\nalways aligns those on one grid too, which are taken as "
+                 "they lie else.",
                  self.settings)  # fmt: skip
         self.epochs = QSpinBox()
         self.epochs.setRange(1, 1000)

@@ -163,7 +163,19 @@ class PairsTable(QWidget):
         bad = [row.pair.subject for row in self.rows if row.check.level == "error"]
         if bad:
             return f"{', '.join(bad)} cannot be trained on: remove or mend what is marked Refused."
-        return ""
+        return self._mixed()
+
+    def _mixed(self) -> str:
+        """Say which pairs are of which sites where there are several."""
+        from napari_dmri.harmonize.plans import mixed_sites
+
+        return mixed_sites(
+            [
+                (row.pair.subject, *row.check.known_sites)
+                for row in self.rows
+                if row.check is not None and row.check.level != "error"
+            ]
+        )
 
     def _name_subject(self, layer: Any) -> None:
         scan = scan_of(layer)
@@ -285,12 +297,10 @@ class PairsTable(QWidget):
         if not self.rows:
             return "Load a table of pairs, or add scans of one person at two sites.", "note"
         checks = [row.check for row in self.rows if row.check is not None]
-        sites = {c.sites for c in checks if c.level != "error"}
         count = len(self.rows)
         words = f"{count} pair{'s' if count > 1 else ''}"
-        if len(sites) > 1:
-            named = "; ".join(" → ".join(pair) for pair in sorted(sites))
-            return f"{words} of different sites ({named}): a model maps one to one.", "warning"
+        if mixed := self._mixed():
+            return mixed, "error"
         orders = [c.order for c in checks if c.order is not None]
         if orders:
             words += f"; SH order {min(orders) if self.order is None else self.order}"

@@ -153,8 +153,9 @@ def train_model(
 ) -> Path:
     """Train LinearRISH from a table of pairs or groups and save it."""
     from napari_dmri import harmonize
+    from napari_dmri.training.checkpoint import require_free
 
-    path = Path(target)
+    path = require_free(target)
     model = harmonize.LinearRish(smooth=smooth)
     if kind == "pairs":
         model.fit(harmonize.read_pairs(table), device=device, progress=progress)
