@@ -72,9 +72,6 @@ def plan(monkeypatch, tmp_path):
 def none_shipped(monkeypatch, tmp_path):
     """Take the package's models away, which would be chosen for the scan."""
     monkeypatch.setattr(shipped, "FOLDER", tmp_path / "none")
-    shipped.shipped_models.cache_clear()
-    yield
-    shipped.shipped_models.cache_clear()
 
 
 @pytest.fixture

@@ -28,9 +28,7 @@ def package(monkeypatch, tmp_path, model):
     """Let the package come with one model."""
     model.save(tmp_path / "small-two-shells")
     monkeypatch.setattr(shipped, "FOLDER", tmp_path)
-    shipped.shipped_models.cache_clear()
-    yield tmp_path
-    shipped.shipped_models.cache_clear()
+    return tmp_path
 
 
 @pytest.fixture
@@ -120,8 +118,6 @@ def test_real_scans_are_warned_of_models_that_saw_simulations_alone(responses, m
 
 def test_a_package_without_models_says_so(monkeypatch, tmp_path, simulated):
     monkeypatch.setattr(shipped, "FOLDER", tmp_path)
-    shipped.shipped_models.cache_clear()
     words = no_model("shd-s-tv", simulated.gradients)
-    shipped.shipped_models.cache_clear()
     assert words.startswith("No trained model of shd-s-tv comes with this program: fit one")
     assert apply.no_model is no_model

@@ -36,12 +36,16 @@ class ShippedModel:
     card: Mapping[str, Any]
 
 
-@cache
 def shipped_models() -> tuple[ShippedModel, ...]:
     """Return the models of the package; their cards are read, their weights are not."""
+    return _models_in(FOLDER)
+
+
+@cache
+def _models_in(folder: Path) -> tuple[ShippedModel, ...]:
     from napari_dmri.training.checkpoint import load_card
 
-    files = sorted(FOLDER.glob("*.safetensors"))
+    files = sorted(folder.glob("*.safetensors"))
     return tuple(ShippedModel(path.stem, path, load_card(path)) for path in files)
 
 
