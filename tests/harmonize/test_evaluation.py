@@ -307,6 +307,29 @@ def test_a_subject_that_is_refused_is_named_and_the_others_go_on(cases, tmp_path
     assert notes[-1] == f"Refused: {refused[0]}"
 
 
+def test_the_models_of_one_cohort_are_scored_on_another(cases, done, tmp_path, monkeypatch):
+    out, _ = done
+    others = [
+        replace(case(n + 20), pair=replace(case(n + 20).pair, subject=f"new-{n}"))
+        for n in range(1, 5)
+    ]
+    monkeypatch.setattr(GolkovHarmonizer, "fit", None)  # nothing is trained
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DmriWarning)
+        scores = cross_validate(others, tmp_path / "new", **QUICK, models=out)
+    assert {s["subject"] for s in scores} == {f"new-{n}" for n in range(1, 5)}
+    name = "fold-01/golkov.safetensors"
+    assert (tmp_path / "new" / name).read_bytes() == (out / name).read_bytes()
+    for given, words in (
+        ({"contenders": ("shresnet-1",)}, "lacks fold-01/shresnet-1.safetensors"),
+        ({"seed": 4}, "other settings: seed 0 there and 4 here"),
+        ({"models": tmp_path}, "holds no cross-validation"),
+    ):
+        with pytest.raises(InputError, match=words):
+            cross_validate(others, tmp_path / "b", **{**QUICK, "models": out, **given})
+    assert not (tmp_path / "b").exists()
+
+
 def made_up():
     """Scores in which a method closes 60 % of the gap in signal, in all of 10 subjects."""
     rng = np.random.default_rng(0)

@@ -255,6 +255,13 @@ def evaluate(
     fold: Annotated[
         list[int] | None, typer.Option(help="Only this fold now; may be repeated.")
     ] = None,
+    models: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a cross-validation of other people: its folds' models are scored "
+            "on these, and none is trained."
+        ),
+    ] = None,
     processes: Annotated[int, typer.Option(help="Folds at a time.")] = 1,
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
@@ -276,6 +283,8 @@ def evaluate(
     if (model is None) == (folds is None):
         given = "both were given" if model else "none was given"
         raise InputError(f"Evaluation takes a MODEL or --folds K, and {given}; give one.")
+    if folds is None and models is not None:
+        raise InputError("--models belongs to --folds K; a single model is the argument MODEL.")
     if folds is not None and projection is not None:
         raise InputError(
             "A cross-validation shows networks with and without projection; leave "
@@ -295,6 +304,7 @@ def evaluate(
                 epochs=epochs,
                 seed=seed,
                 only=fold or (),
+                models=models,
                 processes=processes,
                 device=device,
                 progress=progress,

@@ -25,7 +25,13 @@ from typing import TYPE_CHECKING, Any
 from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.harmonize.base import refuse_training_subject
 from napari_dmri.harmonize.contenders import DEFAULT, Case, Contender, Fold, contender, make_folds
-from napari_dmri.harmonize.evaluation_plan import Settings, choose_settings, prepare_folder
+from napari_dmri.harmonize.evaluation_plan import (
+    Settings,
+    choose_settings,
+    models_of,
+    prepare_folder,
+    take_models,
+)
 from napari_dmri.harmonize.evaluation_rows import REFITTED, Scores, baselines, rows_of, scored
 from napari_dmri.harmonize.registry import METHODS, load
 from napari_dmri.progress import Progress, part, silent
@@ -53,6 +59,7 @@ def cross_validate(
     stages: Sequence[Stage] | None = None,
     seed: int = 0,
     only: Sequence[int] | None = None,
+    models: str | Path | None = None,
     processes: int = 1,
     device: str = "auto",
     progress: Progress | None = None,
@@ -77,6 +84,8 @@ def cross_validate(
         Of folds and networks.
     only
         Numbers of the folds to do now, from 1; None does all.
+    models
+        The folder of a cross-validation of other people whose models are scored here; None trains.
     processes
         Folds at a time.
     device, progress
@@ -94,11 +103,13 @@ def cross_validate(
     """
     report = progress or silent
     settings = choose_settings(cases, order, smooth, shell, folds, seed, contenders, stages)
-    folder = prepare_folder(Path(out).expanduser(), settings, cases)
     plan = make_folds([case.subject for case in cases], settings.folds, seed)
     chosen = [fold for fold in plan if only is None or fold.number in only]
     if not chosen:
         raise InputError(f"No fold among {list(only or ())}; they are numbered 1 to {len(plan)}.")
+    given = {} if models is None else models_of(Path(models).expanduser(), settings, chosen)
+    folder = prepare_folder(Path(out).expanduser(), settings, cases)
+    take_models(given, folder)
     if processes > 1 and len(chosen) > 1:
         _in_processes(cases, folder, settings, chosen, processes, device, report)
     else:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_dmri.errors import InputError
 from napari_dmri.harmonize.contenders import DEFAULT, Case, contender
 from napari_dmri.harmonize.training_pairs import Recipe
+from napari_dmri.io.atomic import atomic_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from napari_dmri.harmonize.contenders import Fold
     from napari_dmri.training.stages import Stage
 
-__all__ = ["Settings", "choose_settings", "prepare_folder"]
+__all__ = ["Settings", "choose_settings", "models_of", "prepare_folder", "take_models"]
 
 
 @dataclass(frozen=True)
@@ -87,3 +90,47 @@ def prepare_folder(folder: Path, settings: Settings, cases: Sequence[Case]) -> P
     # More methods may join later; the rest must be the same.
     joining = {"contenders": settled.pop("contenders")}
     return resume_folder(folder, "a cross-validation", settled, joining)
+
+
+def models_of(other: Path, settings: Settings, folds: Sequence[Fold]) -> dict[str, Path]:
+    """Return the files of each fold's models in another cross-validation, by fold and name.
+
+    Parameters
+    ----------
+    other
+        The folder of a cross-validation that is done.
+    settings, folds
+        What is to be scored.
+
+    Raises
+    ------
+    InputError
+        If it is no cross-validation, was done with other settings, or lacks a model.
+    """
+    card = other / "evaluation.json"
+    if not card.is_file():
+        raise InputError(f"{other} holds no cross-validation (no evaluation.json in it).")
+    before = json.loads(card.read_text(encoding="utf-8"))
+    wanted = {k: v for k, v in settings.as_dict().items() if k != "contenders"}
+    if changed := [k for k, v in wanted.items() if before.get(k) != v]:
+        said = ", ".join(f"{k} {before.get(k)!r} there and {wanted[k]!r} here" for k in changed)
+        raise InputError(f"The models of {other} were trained with other settings: {said}.")
+    files = {
+        name: other / name
+        for fold in folds
+        for one in settings.contenders
+        for name in (f"{fold.name}/{one}.safetensors", f"{fold.name}/{one}.json")
+    }
+    if missing := [name for name, path in files.items() if not path.is_file()]:
+        some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" * (len(missing) > 3))
+        raise InputError(f"{other} lacks {some}; train them there first, or leave methods out.")
+    return files
+
+
+def take_models(files: Mapping[str, Path], folder: Path) -> None:
+    """Copy models into the folder of a cross-validation; those that are there already stay."""
+    for name, path in files.items():
+        if not (folder / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(folder / name) as staged:
+                shutil.copyfile(path, staged)
