@@ -181,3 +181,18 @@ def test_a_fit_learns_the_same(wide, responses, monkeypatch):
     np.testing.assert_allclose(*losses, rtol=1e-3)
     for preview in shown:
         assert preview.coefficients.shape[:2] == (30, 27)
+
+
+def test_tiles_are_as_large_as_memory_allows() -> None:
+    small = PRESETS["tiles of 8"].architecture
+    each, step = tiles.voxel_bytes(small), small.multiple
+    cube = (200, 200, 200)
+    for edge in (8, 16, 24):
+        budget = each * (edge + 16) ** 3
+        assert tiles.largest_edge(small, cube, 8, budget, 24) == edge
+        assert tiles.largest_edge(small, cube, 8, budget - 1, 24) == max(step, edge - step)
+    assert tiles.largest_edge(small, cube, 8, 1.0, 24) == step
+    # A slab of 8 slices is all seen in a tile of any width.
+    slab = each * (24 + 16) ** 2 * (8 + step)
+    assert tiles.largest_edge(small, (200, 200, 8), 8, slab, 24) == 24
+    assert tiles.largest_edge(small, cube, 8, slab, 24) < 24

@@ -34,7 +34,9 @@ from napari_dmri.deconvolve.shd.tiles import (
     divide,
     halves,
     input_span,
+    largest_edge,
     trim,
+    voxel_bytes,
     whole,
 )
 from napari_dmri.errors import InputError
@@ -56,7 +58,7 @@ Array = NDArray[Any]
 TILE = 24
 """Largest edge of what is kept of a larger tile, in voxels."""
 
-BUDGET = 1.5 * 2**30
+BUDGET = 2.75 * 2**30
 """Working memory of a tile on a CPU, in bytes."""
 
 CHECK = 0.1
@@ -268,18 +270,12 @@ class _Run:
             self.coefficients[place] = fod[middle].cpu().numpy()
             self.others[place] = others[middle].cpu().numpy()
 
-        each = edge**3 * self.voxel_bytes()
+        each = edge**3 * voxel_bytes(self.architecture)
         most = (110_000 if self.device.startswith("cuda") else 1728) // edge**3
         run_tiles(
             work, len(wanted), each, self.device, self.report, "patches", most=most,
             tile_bytes=int(BUDGET),
         )  # fmt: skip
-
-    def voxel_bytes(self) -> int:
-        """Return about how many bytes the network needs for a voxel."""
-        made = self.architecture
-        wide = made.vertices[0] if made.layer != "convolution" else 1
-        return 4 * (10 * wide * made.filters + 2 * made.coefficients_out)
 
     # By overlapping tiles as in training.
 
@@ -316,7 +312,7 @@ class _Run:
             self.others[place] = others[inner].cpu().numpy()[kept]
 
         most = (110_000 if self.device.startswith("cuda") else 4096) // edge**3
-        each = edge**3 * self.voxel_bytes()
+        each = edge**3 * voxel_bytes(self.architecture)
         run_tiles(
             work, len(cells), each, self.device, self.report, "tiles", most=max(1, most),
             tile_bytes=int(BUDGET),
@@ -383,16 +379,14 @@ class _Run:
         from napari_dmri.device import free_memory
 
         free = free_memory(self.device)
-        budget = free // 2 if self.device.startswith("cuda") else min(BUDGET, free // 4)
-        step = self.architecture.multiple
-        edge = int((budget / self.voxel_bytes()) ** (1 / 3)) - 2 * halo
-        most = 64 if self.device.startswith("cuda") else TILE
-        return max(step, min(most, edge // step * step))
+        gpu = self.device.startswith("cuda")
+        budget = free // 2 if gpu else min(BUDGET, free // 4)
+        return largest_edge(self.architecture, self.grid, halo, budget, 64 if gpu else TILE)
 
     def _too_large(self, part: Box, halo: int) -> str:
         from napari_dmri.device import free_memory
 
-        need = (2 * halo + self.architecture.multiple) ** 3 * self.voxel_bytes() / 2**30
+        need = (2 * halo + self.architecture.multiple) ** 3 * voxel_bytes(self.architecture) / 2**30
         return (
             f"Out of memory on {self.device}: the smallest tile needs about {need:.1f} GB and "
             f"{free_memory(self.device) / 2**30:.1f} GB are free; close other programs or choose "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_dmri.errors import InputError
+from napari_dmri.sphere.harmonics import n_coefficients
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +26,10 @@ __all__ = [
     "divide",
     "halves",
     "input_span",
+    "largest_edge",
     "reach",
     "trim",
+    "voxel_bytes",
     "whole",
 ]
 
@@ -163,3 +167,47 @@ def around(mask: Array, margin: int) -> Box:
             slice(max(0, int(filled[0]) - margin), min(length, int(filled[-1]) + 1 + margin))
         )
     return spans[0], spans[1], spans[2]
+
+
+def voxel_bytes(architecture: Architecture) -> int:
+    """Return about how many bytes a network needs for a voxel, as measured on a CPU."""
+    held = 10 * architecture.vertices[0]
+    if architecture.layer == "spectral":
+        from napari_dmri.deconvolve.shd.spectral_unet import bands_of
+
+        held = 14 * n_coefficients(bands_of(architecture)[0])
+    elif architecture.layer == "convolution":
+        held = 10
+    return 4 * (held * architecture.filters + 2 * architecture.coefficients_out)
+
+
+def largest_edge(
+    architecture: Architecture, grid: Sequence[int], halo: int, budget: float, most: int
+) -> int:
+    """Return the edge of the largest tile whose working memory fits.
+
+    A thin grid lets tiles be wide: what is seen of it ends, rounded up to whole cells, with it.
+
+    Parameters
+    ----------
+    architecture
+        Of the network.
+    grid
+        Voxels of the image along each axis.
+    halo
+        Voxels that are seen around a tile.
+    budget
+        Bytes.
+    most
+        Voxels of an edge at most.
+    """
+    step = architecture.multiple
+    edge = max(step, most // step * step)
+
+    def needed(edge: int) -> int:
+        seen = math.prod(min(edge + 2 * halo, n + step) for n in grid)
+        return seen * voxel_bytes(architecture)
+
+    while edge > step and needed(edge) > budget:
+        edge -= step
+    return edge
