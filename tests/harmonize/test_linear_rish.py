@@ -323,3 +323,11 @@ def test_small_groups_are_refused(world):
     scans: list[Scan] = [world.pairs[0].source] * 9
     with pytest.raises(InputError, match="9 source and 12 target scans; at least 10"):
         LinearRish().fit_groups(scans, [world.pairs[0].target] * 12)
+
+
+def test_a_group_of_several_sites_is_refused(world):
+    source, target = world.pairs[0].source, world.pairs[0].target
+    other = replace(target, metadata={**target.metadata, "site": "c"})
+    words = r"The scans are of 2 target sites \(b: .* and 6 more; c: target scan 11\)"
+    with pytest.raises(InputError, match=words):
+        LinearRish().fit_groups([source] * 10, [target] * 10 + [other])

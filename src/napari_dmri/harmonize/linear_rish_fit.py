@@ -15,6 +15,7 @@ from napari_dmri.harmonize.linear_rish_card import Facts, facts_of, make_card
 from napari_dmri.harmonize.pair_alignment import look_alike
 from napari_dmri.harmonize.plans import (
     load_scan,
+    mixed_sites,
     plan_orders,
     require_one_site,
     require_pair,
@@ -122,9 +123,17 @@ def train_groups(
     entries = [("source", s) for s in source_scans] + [("target", s) for s in target_scans]
     report(0.0, f"reading {len(entries)} scans")
     named = [
-        (f"{role} scan {n + 1}", partial(load_scan, entry))
-        for n, (role, entry) in enumerate(entries)
+        (f"{role} scan {n}", partial(load_scan, entry))
+        for role, scans in (("source", source_scans), ("target", target_scans))
+        for n, entry in enumerate(scans, 1)
     ]
+    sites = [str(read().metadata.get("site") or "") for _, read in named]
+    each = [
+        (label, site, "") if role == "source" else (label, "", site)
+        for (label, _), (role, _), site in zip(named, entries, sites, strict=True)
+    ]
+    if words := mixed_sites(each, "scans"):
+        raise InputError(words)
     orders, notes = plan_orders(model, named)
     if min(counts.values()) < WARN_GROUP:
         notes.append(

@@ -83,13 +83,15 @@ def require_one_site(subjects: Sequence[str], pairs: Sequence[Any]) -> None:
         raise InputError(words)
 
 
-def mixed_sites(named: Sequence[tuple[str, str, str]]) -> str:
+def mixed_sites(named: Sequence[tuple[str, str, str]], what: str = "pairs") -> str:
     """Say which pairs are of which sites where there are several; else an empty sentence.
 
     Parameters
     ----------
     named
         Subject, source site and target site of each pair; a site that is not known is empty.
+    what
+        What they are, for the sentence: pairs, or scans.
     """
     said = []
     for n, role in enumerate(ROLES, 1):
@@ -102,11 +104,13 @@ def mixed_sites(named: Sequence[tuple[str, str, str]]) -> str:
             said.append(f"{len(sites)} {role} sites ({each})")
     if not said:
         return ""
-    return (
-        f"The pairs are of {' and of '.join(said)}, and a model maps one site to one: keep the "
-        "pairs of one, and train a model for each of the others. In a list of pairs, "
-        "--source-site SITE (source=SITE) keeps the rows of one source site."
+    words = (
+        f"The {what} are of {' and of '.join(said)}, and a model maps one site to one: keep the "
+        f"{what} of one, and train a model for each of the others."
     )
+    if what == "pairs":
+        words += " In a list, --source-site SITE (source=SITE) keeps the rows of one source site."
+    return words
 
 
 def _site(pair: Any, role: str) -> str:
