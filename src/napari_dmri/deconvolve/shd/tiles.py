@@ -100,11 +100,11 @@ def trim(part: Box, mask: Array) -> list[Box]:
     inside = mask[part]
     if not inside.any():
         return []
-    found = []
-    for axis, span in enumerate(part):
-        filled = np.flatnonzero(inside.any(tuple(a for a in range(3) if a != axis)))
-        found.append(slice(span.start + int(filled[0]), span.start + int(filled[-1]) + 1))
-    return [(found[0], found[1], found[2])]
+    x, y, z = (
+        slice(span.start + held.start, span.start + held.stop)
+        for span, held in zip(part, around(inside, 0), strict=True)
+    )
+    return [(x, y, z)]
 
 
 def halves(part: Box) -> list[Box]:
