@@ -256,6 +256,20 @@ def test_the_loss_can_be_weighed_otherwise(folder, tmp_path):
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["sparse.json", "sparse.safetensors"]
 
 
+def test_shells_can_be_fitted_by_the_papers_rule(folder, tmp_path):
+    scan, common = folder / "sub-0_dwi.nii.gz", ("--device", "cpu", "--steps", 4, "-q")
+    run("fit", scan, "-o", tmp_path / "fit", "--method", "shd-s", "--rule", "paper", *common)
+    run("train", "shd-s", "--subjects", folder / "subjects.tsv", "-o",
+        tmp_path / "paper.safetensors", "--rule", "paper", *common)  # fmt: skip
+    for path in (tmp_path / "fit" / "model.safetensors", tmp_path / "paper.safetensors"):
+        card = ShdModel.load(path).card
+        assert card["rule"] == "paper"
+        assert all(len(e["orders"]) == len(card["bvalues"]) for e in card["training"])
+    refused = run("fit", scan, "-o", tmp_path / "no", "--rule", "bold", *common, code=2)
+    assert "--rule bold: choose one of safe, paper." in " ".join(refused.output.split())
+    assert not (tmp_path / "no").exists()
+
+
 def test_a_network_can_see_few_directions_and_run_in_either_mode(folder, tmp_path):
     scan, out = folder / "sub-0_dwi.nii.gz", tmp_path / "fit"
     run("fit", scan, "-o", out, "--response", folder / "resp_wm.txt", "--method", "shd", "--mode",

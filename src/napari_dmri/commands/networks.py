@@ -48,6 +48,13 @@ ModeOption = Annotated[
         "without it."
     ),
 ]
+RuleOption = Annotated[
+    str | None,
+    typer.Option(
+        help="How shells are fitted: safe (distinct directions, smoothed where they lie badly) or "
+        "paper; safe, or that of --start, without it."
+    ),
+]
 WeightOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -79,6 +86,7 @@ def fit(
     ] = None,
     size: SizeOption = None,
     mode: ModeOption = None,
+    rule: RuleOption = None,
     weight: WeightOption = None,
     tissues: TissuesOption = None,
     minutes: Annotated[float | None, typer.Option(help="How long it may learn.")] = None,
@@ -120,6 +128,7 @@ def fit(
 
     weights = weights_of(weight)
     preset(method, size or "small", mode).losses.changed(weights)
+    _check_rule(rule)
     others = tissues_of(tissues)
     output = output.expanduser()
     for name in (*NAMES, "model"):
@@ -143,6 +152,7 @@ def fit(
                 others=others,
                 size=size,
                 mode=mode,
+                rule=rule,
                 weights=weights,
                 inputs=seen,
                 start=begun,
@@ -215,6 +225,7 @@ def train(
     ] = False,
     size: SizeOption = None,
     mode: ModeOption = None,
+    rule: RuleOption = None,
     weight: WeightOption = None,
     tissues: TissuesOption = None,
     steps: StepsOption = None,
@@ -238,6 +249,7 @@ def train(
 
     weights = weights_of(weight)
     preset(method, size or "small", mode).losses.changed(weights)
+    _check_rule(rule)
     output = require_free(output, overwrite)
     others, shells = tissues_of(tissues), bvalues_of(bvalues)
     if teach and (start is not None or supervised is not None):
@@ -264,6 +276,7 @@ def train(
             bvalues=shells,
             size=size,
             mode=mode,
+            rule=rule,
             weights=weights,
             steps=steps,
             seed=seed,
@@ -359,6 +372,13 @@ def curves_table(curves: Sequence[dict[str, Any]]) -> str:
             )
         )
     return "\n".join(lines) + "\n"
+
+
+def _check_rule(rule: str | None) -> None:
+    from napari_dmri.deconvolve.shd.order_rule import RULES
+
+    if rule is not None and rule not in RULES:
+        raise InputError(f"--rule {rule}: choose one of {', '.join(RULES)}.")
 
 
 def _load(given: Path) -> Any:

@@ -306,6 +306,7 @@ def _add(
     made["voxels"] = int(prepared.mask.sum())
     made["learned"] = content_hash(prepared, target)
     made["inputs"] = len(prepared.inputs)
+    made["orders"] = list(prepared.orders)
     return made
 
 

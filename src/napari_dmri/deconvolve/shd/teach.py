@@ -33,7 +33,7 @@ TUNED = 0.3
 KEPT = ("losses", "plan", "outcome", "curves")
 """What a taught model's card keeps of the first part."""
 
-ASKED = ("size", "mode", "others", "bvalues", "weights", "seed")
+ASKED = ("size", "mode", "others", "bvalues", "rule", "weights", "seed")
 """Settings of `train_model` that must be the same to go on from the first part's model."""
 
 
