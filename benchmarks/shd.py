@@ -1,30 +1,57 @@
-"""Networks of the SHD family: forward passes, training steps, memory, and the layer over N_side.
+"""Networks of the SHD family: forward passes, training steps, memory, and what they do in use.
 
 Run ``python benchmarks/shd.py`` for everything on one and two threads (and a GPU where there is
 one), or pick with ``--threads 1 --methods shd rt-esd shd-s --parts networks``. Each figure comes
-from a process of its own. Times of one thread are CPU seconds, as the authors' were, of more
-threads or a GPU wall seconds; the least of some repeats. Memory is what a pass adds at its peak to
-what the process held before. "scaled" is seconds x own GEMM GFLOP/s / 114, the authors' machine,
-against the authors' figure; on a GPU times are not scaled.
+from a process of its own. ``--tsv FILE`` writes them all as rows as well. The parts:
+
+- ``networks``: a forward pass of 16^3 and of 8^3 voxels and a training step, by the architecture of
+  each method: seconds, memory, and both against the authors' figures.
+- ``published``: the same of SHD and RT-ESD evaluated as published, and SHD's ratios to RT-ESD.
+- ``figure4``: one layer and the U-Net in percent of RT-ESD as published, step by step as in the
+  paper's figure 4.
+- ``brain``: a network of the package on a simulated brain of 200,000 voxels, as a click deconvolves
+  it, its responses known: voxels in the mask, seconds, voxels a second, memory, and the target.
+- ``fit``: *Fit to this scan* with SHD-S-TV of the size small: what the forecast says before *Run*,
+  seconds in all and to the first preview, and F1 over time beside CSD's. A snapshot at some minutes
+  (``--marks``, from *Run* on) is what a user who stops then keeps: the best weights of an epoch's
+  end so far by the validation places, their batch norms settled as at an end. (A stop also tries
+  the epoch that it breaks off.) ``--minutes`` or ``--steps`` shorten the fit, and with the few
+  steps that are left of an epoch its validation is what takes most of the time.
+
+In the first three parts times of one thread are CPU seconds, as the authors' were, of more threads
+or a GPU wall seconds; the least of some repeats. In use they are wall seconds of one call, CPU
+seconds beside them. Memory is what a pass adds at its peak to what the process held before.
+"scaled" is seconds x own GEMM GFLOP/s / 114, the authors' machine, against the authors' figure; on
+a GPU times are not scaled.
 
 "As published" is the same network with each layer evaluated as its authors do (the polynomials of
 all input features, then a dense 3 x 3 x 3 convolution shared by the vertices), written anew here:
 RT-ESD recurs with a sparse Laplacian on the whole sphere, SHD multiplies by dense polynomials on
 one half.
+
+A ratio in the table is the peer's seconds (or GB) over the row's own, scaled where they are: above
+1 the row's is the faster (or smaller).
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import subprocess
 import sys
-import time
 import warnings
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+from _cost import gemm, timed
+from _shd_fit import MARKS, fit, measure_fit
+from _shd_published import PUBLISHED, WAYS, published_layer, published_network
+from _shd_use import brain, measure_brain, simulate
+from _table import Table
 
 AUTHORS_GEMM = 114.0
 AUTHORS = {
@@ -37,14 +64,8 @@ AUTHORS = {
 }
 """Seconds and GB on the authors' code (methods.md, G.2), about 0.4 GB there before the pass."""
 
+PARTS = ("networks", "published", "figure4", "brain", "fit")
 METHODS = ("shd", "rt-esd", "esd", "shd-s", "cnn", "mlp", "concat-so3", "e3-sh")
-PUBLISHED = ("rt-esd as published", "half sphere", "dense", "shd as published")
-WAYS = {
-    "rt-esd as published": ("recursion", False),
-    "half sphere": ("recursion", True),
-    "dense": ("dense recursion", True),
-    "shd as published": ("dense", True),
-}
 REPEATS = {"forward 16": 2, "forward 8": 4, "training": 4, "figure 4": 4}
 
 
@@ -52,8 +73,16 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     options.add_argument("--methods", nargs="+", default=[*METHODS])
-    options.add_argument("--parts", nargs="+", default=["networks", "published", "figure4"])
+    options.add_argument("--parts", nargs="+", default=[*PARTS], choices=PARTS)
     options.add_argument("--cases", nargs="+", default=["forward 16", "forward 8", "training"])
+    limits = options.add_mutually_exclusive_group()
+    limits.add_argument("--minutes", type=float, help="of the fit; its plan's steps without")
+    limits.add_argument("--steps", type=int, help="of the fit")
+    options.add_argument("--marks", type=float, nargs="+", default=[*MARKS], help="minutes")
+    options.add_argument(
+        "--grid", type=int, nargs=3, help="voxels of the scans in use, for a quick look"
+    )
+    options.add_argument("--tsv", type=Path, help="a file for all figures")
     options.add_argument("--case", help=argparse.SUPPRESS)
     chosen = options.parse_args()
     if chosen.case:
@@ -62,32 +91,45 @@ def main() -> None:
     devices = [("cpu", threads) for threads in chosen.threads]
     if has_gpu():
         devices.append(("cuda", 1))
-    for device, threads in devices:
-        run(device, threads, chosen)
+    # Lines are seen as they come, also in a file.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    table = Table(chosen.tsv)
+    with TemporaryDirectory() as folder:
+        for device, threads in devices:
+            run(device, threads, chosen, table, folder)
 
 
-def run(device: str, threads: int, chosen: argparse.Namespace) -> None:
+def run(device: str, threads: int, chosen: argparse.Namespace, table: Table, folder: str) -> None:
+    note = partial(table.add, device=device, threads=threads if device == "cpu" else None)
     where = f"{threads} thread{'s' if threads > 1 else ''}" if device == "cpu" else device
-    rate = ask(device, threads, what="gemm")["gflops"]
+    rate, load = ask(device, threads, what="gemm")["gflops"], os.getloadavg()[0]
     print(
-        f"\n{where}: float32 GEMM {rate:.0f} GFLOP/s, load average {os.getloadavg()[0]:.1f}; "
+        f"\n{where}: float32 GEMM {rate:.0f} GFLOP/s, load average {load:.1f}; "
         "N_side 8, depth 4, 32 filters (CNN, MLP 128), 2 shells in, white matter and one tissue out"
     )
+    note(part="machine", name="float32 GEMM, GFLOP/s", rate=rate)
+    note(part="machine", name="load average", rate=load)
     found: dict[tuple[str, str], dict[str, Any]] = {}
     names = [*chosen.methods] if "networks" in chosen.parts else []
     if "published" in chosen.parts:
         names += ["shd as published", "rt-esd as published"]
-    for case in chosen.cases:
+    for case in chosen.cases if names else ():
         print(f"\n{TITLES[case]}")
         for name in names:
             if "published" in name and case == "forward 16":
                 continue
             result = ask(device, threads, what=case, name=name)
             found[name, case] = result
-            print(line(name, case, result, rate, device))
-        ratios(found, case)
+            line(name, case, result, rate if device == "cpu" else AUTHORS_GEMM, note)
+        ratios(found, case, note)
     if "figure4" in chosen.parts:
-        figure4(device, threads)
+        figure4(device, threads, note)
+    asked = partial(ask, device, threads)
+    if "brain" in chosen.parts:
+        brain(asked, note, threads, folder, chosen.grid)
+    if "fit" in chosen.parts:
+        limits = ("marks", "minutes", "steps", "grid")
+        fit(asked, note, {name: getattr(chosen, name) for name in limits})
 
 
 TITLES = {
@@ -97,18 +139,29 @@ TITLES = {
 }
 
 
-def line(name: str, case: str, result: dict[str, Any], rate: float, device: str) -> str:
-    text = f"{name:20s} {result['seconds']:8.3f} s   + {result['added']:6.3f} GB"
-    scaled = result["seconds"] * (rate / AUTHORS_GEMM if device == "cpu" else 1)
+def line(name: str, case: str, result: dict[str, Any], rate: float, note: Any) -> None:
+    """Print a network's figures against the authors'."""
+    scaled = result["seconds"] * rate / AUTHORS_GEMM
     peer = "rt-esd" if name.startswith("rt-esd") else "shd"
     seconds, memory = AUTHORS[peer, case]
-    return (
-        f"{text}   scaled {scaled:8.3f} s   {peer} by its authors {seconds:5.2f} s, "
+    print(
+        f"{name:20s} {result['seconds']:8.3f} s   + {result['added']:6.3f} GB   "
+        f"scaled {scaled:8.3f} s   {peer} by its authors {seconds:5.2f} s, "
         f"+ {memory:5.2f} GB: {seconds / scaled:6.1f}x, {memory / result['added']:6.1f}x"
     )
+    peers = {"peer": f"{peer} by its authors", "peer_seconds": seconds, "peer_gb": memory}
+    note(part=case, name=name, scaled_seconds=scaled, **own(result), **peers)
 
 
-def ratios(found: dict[tuple[str, str], dict[str, Any]], case: str) -> None:
+def own(result: dict[str, Any]) -> dict[str, float]:
+    return {"seconds": result["seconds"], "added_gb": result["added"]}
+
+
+def against(name: str, result: dict[str, Any]) -> dict[str, Any]:
+    return {"peer": name, "peer_seconds": result["seconds"], "peer_gb": result["added"]}
+
+
+def ratios(found: dict[tuple[str, str], dict[str, Any]], case: str, note: Any) -> None:
     """Print SHD against RT-ESD: both ours, ours against as published, both as published."""
     for one, other in (
         ("shd", "rt-esd"),
@@ -122,18 +175,29 @@ def ratios(found: dict[tuple[str, str], dict[str, Any]], case: str) -> None:
                 f"  {one} / {other}: time {a['seconds'] / b['seconds']:.2f}, "
                 f"memory {a['added'] / b['added']:.2f}"
             )
+            note(part=case, name=one, **own(a), **against(other, b))
 
 
-def figure4(device: str, threads: int) -> None:
+def figure4(device: str, threads: int, note: Any) -> None:
     """Print the paper's figure 4: a layer and the U-Net, steps from RT-ESD to SHD, and ours."""
     ways = [*PUBLISHED, "rt-esd", "shd"]
     print("\nA layer 32 -> 64, 8 x 8 x 8 voxels; time (memory), RT-ESD as published = 100 %")
     print(f"{'vertices of the whole sphere':30s}" + "".join(f"{way:>22s}" for way in ways))
-    for side in (1, 2, 4, 8):
-        parts = [ask(device, threads, what="layer", name=way, side=side) for way in ways]
-        print(f"{12 * side**2:<30d}" + percent(parts))
-    parts = [ask(device, threads, what="figure 4", name=way) for way in ways]
-    print(f"{'U-Net, 1 in, 1 out':30s}" + percent(parts))
+    rows: dict[str, dict[str, Any]] = {
+        f"{12 * side**2}": {"what": "layer", "side": side} for side in (1, 2, 4, 8)
+    }
+    rows["U-Net, 1 in, 1 out"] = {"what": "figure 4"}
+    for title, case in rows.items():
+        parts = [ask(device, threads, name=way, **case) for way in ways]
+        print(f"{title:30s}" + percent(parts))
+        for way, result in zip(ways, parts, strict=True):
+            vertices = f"layer of {title} vertices" if title.isdigit() else title
+            note(
+                part=f"figure 4, {vertices}",
+                name=way,
+                **own(result),
+                **against(ways[0], parts[0]),
+            )
 
 
 def percent(parts: list[dict[str, Any]]) -> str:
@@ -167,20 +231,24 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def measure(
-    what: str, device: str, threads: int, name: str = "", side: int = 8
-) -> dict[str, float]:
+def measure(what: str, device: str, threads: int, **more: Any) -> dict[str, Any]:
     import torch
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
     torch.manual_seed(0)
+    if what == "simulate":
+        return simulate(**more)
+    if what == "brain":
+        return measure_brain(device, **more)
+    if what == "fit":
+        return measure_fit(device, **more)
     if what == "gemm":
         return {"gflops": gemm(device, threads)}
     if what == "layer":
-        call = layer_pass(name, side, device)
+        call = layer_pass(device, **more)
         return timed(call, device, threads, 5)
-    network, x = network_and_input(what, name)
+    network, x = network_and_input(what, **more)
     network, x = network.to(device), x.to(device)
 
     def forward() -> None:
@@ -222,7 +290,7 @@ def network_and_input(what: str, name: str) -> tuple[Any, Any]:
     return network, torch.randn(batch, edge, edge, edge, shells, architecture.coefficients_in)
 
 
-def layer_pass(name: str, side: int, device: str) -> Any:
+def layer_pass(device: str, name: str, side: int) -> Any:
     """Return a forward pass of a layer 32 -> 64."""
     import torch
 
@@ -241,120 +309,6 @@ def layer_pass(name: str, side: int, device: str) -> Any:
             layer(x)
 
     return call
-
-
-def published_network(architecture: Any, shells: int, others: int, way: str) -> Any:
-    from napari_dmri.deconvolve.shd.network import ChebyshevMaker, SphereNetwork
-
-    class Maker(ChebyshevMaker):
-        def layer(self, *given: int) -> Any:
-            return published_layer(super().layer(*given), way)
-
-    class Network(SphereNetwork):
-        def maker(self) -> Any:
-            return Maker(self.architecture, self.spheres)
-
-    return Network(architecture, shells, others)
-
-
-def published_layer(layer: Any, way: str) -> Any:
-    """Return a layer with the same weights, evaluated as published."""
-    import numpy as np
-    import torch
-    from torch.nn import functional
-
-    from napari_dmri.deconvolve.shd.pooling import Unpool
-    from napari_dmri.deconvolve.shd.unet import Layer
-    from napari_dmri.sphere.graph import scaled_laplacian
-
-    class Published(Layer):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.s, self.bias = layer.a, layer.s, layer.bias
-            sphere = layer.sphere
-            self.unpool = Unpool(sphere)
-            scaled = scaled_laplacian(sphere.n_side, sphere.hemisphere)
-            dense = torch.tensor(scaled, dtype=torch.float32)
-            if way == "recursion":
-                laplacian = torch.where(dense.abs() > 1e-9, dense, 0).to_sparse_csr()
-            elif way == "dense":
-                modes = sphere.modes.double().numpy()
-                values = sphere.polynomials(self.a.shape[2])
-                stack = [(modes.T * column) @ modes for column in values.T]
-                laplacian = torch.tensor(np.concatenate(stack), dtype=torch.float32)
-            else:
-                laplacian = dense
-            self.register_buffer("laplacian", laplacian, persistent=False)
-            distance = np.abs(np.mgrid[-1:2, -1:2, -1:2]).sum(0)
-            self.register_buffer("distance", torch.tensor(distance), persistent=False)
-
-        def forward(self, x: Any, coarse: Any = None) -> Any:
-            if coarse is not None:
-                x = torch.cat([self.unpool(coarse, x.shape[2:5]), x], -1)
-            terms, inputs = self.a.shape[2], x.shape[-1]
-            # (V, B, F, X, Y, Z), so that the convolution has its features where it wants them.
-            flat = x.movedim(-1, 2).flatten(1)
-            space, batch = x.shape[2:5], x.shape[1]
-            if way == "dense":
-                parts = (self.laplacian @ flat).view(terms, len(x), batch, inputs, *space)
-            else:
-                rows = [flat, self.laplacian @ flat]
-                while len(rows) < terms:
-                    rows.append(2 * (self.laplacian @ rows[-1]) - rows[-2])
-                parts = torch.stack(rows[:terms]).view(terms, len(x), batch, inputs, *space)
-            features = parts.permute(1, 2, 3, 0, 4, 5, 6).reshape(-1, inputs * terms, *space)
-            if self.s is None:
-                kernel = self.a.flatten(1)[..., None, None, None]
-            else:
-                s = self.s[:, :, self.distance] if self.s.shape[2] == 4 else self.s
-                kernel = (self.a[..., None, None, None] * s[:, :, None]).flatten(1, 2)
-            y = functional.conv3d(features, kernel, self.bias, padding=kernel.shape[-1] // 2)
-            return y.view(len(x), batch, -1, *space).movedim(2, -1).contiguous()
-
-    return Published()
-
-
-def timed(call: Any, device: str, threads: int, repeats: int) -> dict[str, float]:
-    """Return the least seconds of a call, and the GB it adds at its peak."""
-    import torch
-
-    gpu = device == "cuda"
-    clock = time.process_time if threads == 1 and not gpu else time.perf_counter
-    if gpu:
-        call()
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated() / 1e9
-    else:
-        before = memory("VmRSS")
-        with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as reset:
-            reset.write("5")
-    times = []
-    for _ in range(repeats):
-        begin = clock()
-        call()
-        if gpu:
-            torch.cuda.synchronize()
-        times.append(clock() - begin)
-    peak = torch.cuda.max_memory_allocated() / 1e9 if gpu else memory("VmHWM")
-    return {"seconds": min(times), "added": max(peak - before, 1e-4)}
-
-
-def memory(field: str) -> float:
-    """Return the process's memory in GB."""
-    with open("/proc/self/status") as lines:
-        for text in lines:
-            if text.startswith(field):
-                return int(text.split()[1]) * 1024 / 1e9
-    return 0.0
-
-
-def gemm(device: str, threads: int) -> float:
-    """Return the rate of a product of 2048 x 2048 matrices in GFLOP/s."""
-    import torch
-
-    a, b = torch.randn(2, 2048, 2048, device=device).unbind()
-    return 2 * 2048**3 / timed(lambda: a @ b, device, threads, 8)["seconds"] / 1e9
 
 
 if __name__ == "__main__":
