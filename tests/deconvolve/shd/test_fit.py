@@ -244,7 +244,8 @@ def test_the_plan_follows_steps_minutes_and_a_model_to_begin_from(
 ):
     assert run(scan, responses, steps=6).model.card["outcome"]["steps"] == 4 * round(6 / 4)
     monkeypatch.setattr(module, "time_steps", lambda *args: 6.0)
-    assert run(scan, responses, minutes=0.4).model.card["outcome"]["steps"] == 4
+    # The looks at fixed places take their part of the time.
+    assert run(scan, responses, minutes=0.6).model.card["outcome"]["steps"] == 4
     tuned = run(scan, responses, start=fitted.model)
     assert tuned.model.card["started_from"] and tuned.lr == pytest.approx(1e-3)
     assert tuned.model.card["outcome"]["steps"] < 12 and not same(tuned.model, fitted.model)
@@ -316,8 +317,9 @@ def test_a_forecast_knows_the_network_that_a_fit_begins_from(name):
     card = load_card(find_model(name))
     plain, tuned = (forecast_fit(1000, device="cpu", start=start) for start in (None, card))
     assert tuned.steps == round(0.2 * plain.steps) and tuned.seconds < plain.seconds / 2
-    # Its patches are larger and fewer: as many voxels a step, and as much memory.
-    assert card["architecture"]["patch"] == 8 and tuned.memory == plain.memory
+    # Larger patches are fewer: as many voxels a step, and as much memory.
+    large = {**card, "architecture": {**card["architecture"], "patch": 8}}
+    assert forecast_fit(1000, device="cpu", start=large).memory == tuned.memory == plain.memory
     wide = {**card, "architecture": {**card["architecture"], "filters": 64}}
     assert forecast_fit(1000, device="cpu", start=wide).memory > 1.3 * tuned.memory
     slow = forecast_fit(1000, device="cpu", start={**card, "size": "paper"}, size="small")

@@ -10,7 +10,8 @@ import pytest
 
 from napari_dmri.deconvolve.shd.architecture import Architecture
 from napari_dmri.deconvolve.shd.losses import LossWeights
-from napari_dmri.deconvolve.shd.presets import PRESETS, SIZES, Plan, preset
+from napari_dmri.deconvolve.shd.plan import Plan
+from napari_dmri.deconvolve.shd.presets import PRESETS, SIZES, preset
 from napari_dmri.errors import InputError
 
 NAMES = {
@@ -80,31 +81,6 @@ def test_the_small_size_is_small(name: str) -> None:
     assert small.equalise and paper.equalise == (paper.architecture.layer == "spectral")
 
 
-def test_stages_follow_the_drops() -> None:
-    stages = Plan().stages()
-    assert [s.epochs for s in stages] == [30, 10, 5, 5]
-    assert [s.lr for s in stages] == pytest.approx([1.7e-3, 1.7e-4, 1.7e-5, 1.7e-6])
-    assert {s.optimizer for s in stages} == {"adam"} and {s.batch for s in stages} == {16}
-    assert [s.epochs for s in Plan(drops=()).stages()] == [50]
-
-
-@pytest.mark.parametrize("steps", [1, 2, 7, 40, 3000, 100_000])
-def test_a_shortened_plan_keeps_its_proportions(steps: int) -> None:
-    plan = Plan().shortened(steps)
-    assert plan.total_steps == pytest.approx(steps, rel=0.5)
-    if steps >= 50:
-        assert plan.drops == (30, 40, 45)
-    assert sum(s.epochs for s in plan.stages()) == plan.epochs
-
-
-@pytest.mark.parametrize(
-    "given", [{"lr": 0}, {"batch": 0}, {"drops": (40, 30)}, {"drops": (50,)}, {"factor": 2}]
-)
-def test_plans_out_of_range_are_refused(given: dict[str, object]) -> None:
-    with pytest.raises(InputError, match="A plan of"):
-        Plan(**given)
-
-
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(InputError, match="'hsd'; choose one of shd-s-tv"):
         preset("hsd")
@@ -116,8 +92,6 @@ def test_unknown_names_are_refused() -> None:
         preset("shd-s", mode="paper")
     with pytest.raises(InputError, match="voxels are independent"):
         preset("esd", mode="tiled")
-    with pytest.raises(InputError, match="0 steps"):
-        Plan().shortened(0)
 
 
 def test_presets_load_no_torch() -> None:

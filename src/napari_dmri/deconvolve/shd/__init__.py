@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from napari_dmri.deconvolve.shd.losses import FodLoss, LossWeights
     from napari_dmri.deconvolve.shd.model import ShdModel
     from napari_dmri.deconvolve.shd.network import SphereNetwork, build_network
+    from napari_dmri.deconvolve.shd.plan import Plan
     from napari_dmri.deconvolve.shd.prepared import Prepared
-    from napari_dmri.deconvolve.shd.presets import PRESETS, Plan, Preset, preset
+    from napari_dmri.deconvolve.shd.presets import PRESETS, Preset, preset
     from napari_dmri.deconvolve.shd.shell_choice import choose_subset
     from napari_dmri.deconvolve.shd.subjects import Subject, read_subjects
     from napari_dmri.deconvolve.shd.teach import teach_model
@@ -33,7 +34,7 @@ _HOMES = {
     "FodLoss": "losses",
     "LossWeights": "losses",
     "PRESETS": "presets",
-    "Plan": "presets",
+    "Plan": "plan",
     "Prepared": "prepared",
     "Preset": "presets",
     "ShdModel": "model",

@@ -106,18 +106,20 @@ def forecast_fit(
     if tiled and preset(method).mode == "paper":
         # The pace is of a patch for each voxel; a tile's voxels share their neighbours.
         voxel /= PATCH
-    steps = plan.epochs * plan.steps
-    if start is not None and minutes is None:
-        steps = round(TUNING * steps)
     if minutes is not None:
-        steps = max(1, min(steps, int(60 * minutes / each)))
+        plan = plan.within(60 * minutes / each)
+    elif start is not None:
+        plan = plan.shortened(round(TUNING * plan.total_steps))
     # What a halo costs; all of a tile is kept in a preview, which is one slice of it.
     final = voxels * voxel * _overlap(chosen)
     slice_time = voxels ** (2 / 3) * voxel * (1.3 * made.patch if tiled else 1)
     shown = (slice_time if tiled else min(2.0, slice_time)) + each
     memory = 4 * plan.batch * patch * 14 * width(chosen) * made.filters
     return Forecast(
-        2.0 + steps * each * 1.08 + final, 2.0 + every + shown, int(memory + 250e6), steps
+        2.0 + plan.cost * each + final,
+        2.0 + every + shown,
+        int(memory + 250e6),
+        plan.total_steps,
     )
 
 

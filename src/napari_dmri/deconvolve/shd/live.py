@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_dmri.deconvolve.shd.losses import FodLoss
+    from napari_dmri.deconvolve.shd.plan import Plan
     from napari_dmri.deconvolve.shd.prepared import Prepared
-    from napari_dmri.deconvolve.shd.presets import Plan, Preset
+    from napari_dmri.deconvolve.shd.presets import Preset
     from napari_dmri.deconvolve.shd.samples import FodPatches
     from napari_dmri.training.parts import Event
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from napari_dmri.deconvolve.shd.live import Live
     from napari_dmri.deconvolve.shd.model import ShdModel
-    from napari_dmri.deconvolve.shd.presets import Plan, Preset
+    from napari_dmri.deconvolve.shd.plan import Plan
+    from napari_dmri.deconvolve.shd.presets import Preset
     from napari_dmri.deconvolve.shd.samples import FodPatches, PatchStore
     from napari_dmri.training.parts import Fit, Switch
 
@@ -276,8 +277,8 @@ def choose_plan(
             kept = {name: held["plan"][name] for name in ("epochs", "steps")}
             return replace(plan, **kept, drops=tuple(held["plan"]["drops"]))
         each = time_steps(preset, store, device, len(others))
-        steps = min(whole, int(60 * minutes / each))
-    elif steps is None:
+        return plan.within(60 * minutes / each)
+    if steps is None:
         steps = round(whole * TUNING) if start is not None else whole
     if steps < 1:
         raise InputError(f"A fit of {steps} steps; give 1 or more.")
