@@ -35,7 +35,13 @@ if TYPE_CHECKING:
 __all__ = ["BANDS", "SpectralBlock", "SpectralHead", "SpectralNetwork", "bands_of"]
 
 BANDS = {8: 8, 4: 8, 2: 4, 1: 2}
-"""SH order of a level's filters by its N_side, where an architecture names none."""
+"""SH order of a level's filters by its N_side, where an architecture names none.
+
+At the top level orders 8, 10 and 12 were compared on simulated scans at b = 1000 and 3000 (small
+SHD-S-TV, one seed each, a block of the validation subject): after 400 steps F1 is 0.882, 0.895 and
+0.889, the angular error 9.4, 8.4 and 8.5 degrees, and a step costs 1, 1.4 and 1.7 times as much.
+That is about what two seeds differ by, and order 8 comes to 0.897 and 8.3 degrees in 1,000 steps.
+"""
 
 SPARE = 23
 """Degrees that the head's quadrature has beyond twice its band, for what the softplus adds."""
