@@ -245,6 +245,45 @@ def real_networks(
     viewer.close()
 
 
+def lesion(images: Path) -> None:
+    """Draw fODFs in and around a simulated cavity that no network has seen, method by method."""
+    import napari
+
+    from napari_dmri.deconvolve.evaluation.lesion import lesion_scans
+    from napari_dmri.deconvolve.evaluation.protocols import PROTOCOLS, subject_case
+    from napari_dmri.viewer.driving import settle, wait_for
+    from napari_dmri.viewer.launch import open_dock
+    from napari_dmri.viewer.layers import scan_layer
+    from napari_dmri.viewer.orientation import PLANES, prepare
+
+    protocol = PROTOCOLS["high"]
+    subject, inside = lesion_scans(protocol, "csf")
+    case = subject_case(protocol, subject)
+    scan = replace(case.scan, name="simulated cavity")
+    centre = np.argwhere(inside).mean(0).round().astype(int)
+    viewer = napari.Viewer()
+    viewer.window.resize(1560, 760)
+    prepare(viewer)
+    data, kwargs, _ = scan_layer(scan)
+    viewer.add_image(data, **kwargs)
+    dock = open_dock(viewer, "Deconvolve")
+    dock.response.take(case.responses)
+    viewer.dims.order = PLANES["axial"]
+    viewer.dims.set_current_step(2, int(centre[2]))
+    dock.method.choose("shd-s-tv")
+    wait_for(lambda: dock.models.known is not None and not dock.models.problem, "the model")
+    dock.compare.run_these("csd", "msmt-csd", "shd-s-tv")
+    wait_for(lambda: viewer.canvas.grid.enabled, "the panels", 1200)
+    for panel in dock.compare.panels:
+        panel[1].restyle(size=1.5, threshold=0.1)
+        panel[0].colorbar.visible = False
+    settle(0.5)
+    viewer.scene.camera.center = tuple((scan.affine @ [*centre, 1])[2::-1])
+    viewer.scene.camera.zoom = 14
+    keep(viewer, images / "deconvolve_lesion.png")
+    viewer.close()
+
+
 def _printed() -> Any:
     """Return a progress that prints every percent once."""
     told = [-1]
@@ -312,6 +351,7 @@ def main() -> None:
         "fit_dock": lambda: fit_dock(images),
         "real_glyphs": lambda: real_glyphs(images, data),
         "real_networks": lambda: real_networks(images, data, given.model, given.steps),
+        "lesion": lambda: lesion(images),
         "demo": lambda: demo(images, given.folder),
     }
     parser = argparse.ArgumentParser(description=main.__doc__)
