@@ -275,11 +275,11 @@ def lesion(images: Path) -> None:
     dock.compare.run_these("csd", "msmt-csd", "shd-s-tv")
     wait_for(lambda: viewer.canvas.grid.enabled, "the panels", 1200)
     for panel in dock.compare.panels:
-        panel[1].restyle(size=1.5, threshold=0.1)
+        panel[1].restyle(size=3.2, threshold=0.1)
         panel[0].colorbar.visible = False
     settle(0.5)
     viewer.scene.camera.center = tuple((scan.affine @ [*centre, 1])[2::-1])
-    viewer.scene.camera.zoom = 14
+    viewer.scene.camera.zoom = 17
     keep(viewer, images / "deconvolve_lesion.png")
     viewer.close()
 
