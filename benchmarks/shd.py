@@ -62,7 +62,7 @@ AUTHORS = {
     ("rt-esd", "forward 8"): (6.63, 1.99 - 0.4),
     ("rt-esd", "training"): (16.5, 3.07 - 0.4),
 }
-"""Seconds and GB on the authors' code (methods.md, G.2), about 0.4 GB there before the pass."""
+"""Seconds and GB of the authors' code on their machine, less about 0.4 GB from before the pass."""
 
 PARTS = ("networks", "published", "figure4", "brain", "fit")
 METHODS = ("shd", "rt-esd", "esd", "shd-s", "cnn", "mlp", "concat-so3", "e3-sh")

@@ -29,8 +29,8 @@ GPU = 60.0
 """How many times faster a GPU is than that."""
 
 PACES: dict[tuple[str, str], tuple[float, float]] = {
-    ("shd-s-tv", "small"): (0.143, 6.15e-05),
-    ("shd-s", "small"): (0.143, 6.48e-05),
+    ("shd-s-tv", "small"): (0.233, 6.15e-05),
+    ("shd-s", "small"): (0.233, 6.48e-05),
     ("shd-tv", "small"): (0.127, 0.00245),
     ("shd", "small"): (0.125, 0.00257),
     ("rt-esd", "small"): (0.307, 0.0067),
