@@ -48,11 +48,11 @@ ROWS = {
     "E(3)-SH (P = 8)": {"layer": "e3-sh", "patch": 8},
 }
 ORDER = 8
-Found = dict[str, list[tuple[float, float]]]
-"""Errors, of all orders and of the shape, by rotation."""
-
 DEGREE = 12
 """Of a layer's output, beyond which the vertices' filters hold next to nothing of order 8."""
+
+Found = dict[str, list[tuple[float, float]]]
+"""Errors, of all orders and of the shape, by rotation."""
 
 
 def turn_sphere(rotation: np.ndarray, order: int) -> torch.Tensor:

@@ -20,7 +20,7 @@ from napari_dmri.deconvolve.evaluation.protocols import PROTOCOLS, make_case
 from napari_dmri.deconvolve.shd.inputs import prepare
 from napari_dmri.deconvolve.shd.model import ShdModel
 from napari_dmri.deconvolve.shd.predict import predict_network
-from napari_dmri.deconvolve.shd.shipped import find_model, shipped_models
+from napari_dmri.deconvolve.shd.shipped import TOLERANCE, find_model, shipped_models
 from napari_dmri.deconvolve.shd.tiles import HALO, Box, around, divide, whole
 
 NEAR = 2
@@ -56,7 +56,7 @@ def main() -> None:
             input_order=made.input_order,
             degree=made.degree,
             rule=str(model.card["rule"]),
-            tolerance=0.25,
+            tolerance=TOLERANCE,
         )
 
         def fods(tile: int, halo: int, given=model, seen=prepared) -> np.ndarray:

@@ -199,7 +199,7 @@ def real_networks(
     from napari_dmri.deconvolve.response import estimate_response
     from napari_dmri.deconvolve.shd.fit import fit_to_scan
     from napari_dmri.signal.mask import brain_mask
-    from napari_dmri.viewer.driving import press, settle, wait_for
+    from napari_dmri.viewer.driving import press, wait_for
     from napari_dmri.viewer.launch import open_dock
     from napari_dmri.viewer.layers import scan_layer
     from napari_dmri.viewer.orientation import PLANES, prepare
@@ -233,16 +233,23 @@ def real_networks(
     press(dock.run_bar, 1200)
     # Last in the row.
     dock.compare.boxes["shd-s-tv"] = dock.compare.boxes.pop("shd-s-tv")
-    dock.compare.run_these("csd", "shd-tv", "shd-s-tv")
-    wait_for(lambda: viewer.canvas.grid.enabled, "the panels", 3600)
-    for panel in dock.compare.panels:
-        panel[1].restyle(size=1.5, threshold=0.2)
-        panel[0].colorbar.visible = False
-    settle(0.5)
+    set_beside(viewer, dock, "csd", "shd-tv", "shd-s-tv", size=1.5, threshold=0.2)
     viewer.scene.camera.center = tuple((scan.affine @ [51, 50, 33, 1])[2::-1])
     viewer.scene.camera.zoom = 14
     keep(viewer, images / "deconvolve_beside.png")
     viewer.close()
+
+
+def set_beside(viewer: Any, dock: Any, *methods: str, size: float, threshold: float) -> None:
+    """Run methods in the dock, and style their glyphs in the panels side by side."""
+    from napari_dmri.viewer.driving import settle, wait_for
+
+    dock.compare.run_these(*methods)
+    wait_for(lambda: viewer.canvas.grid.enabled, "the panels", 3600)
+    for panel in dock.compare.panels:
+        panel[1].restyle(size=size, threshold=threshold)
+        panel[0].colorbar.visible = False
+    settle(0.5)
 
 
 def lesion(images: Path) -> None:
@@ -251,7 +258,7 @@ def lesion(images: Path) -> None:
 
     from napari_dmri.deconvolve.evaluation.lesion import lesion_scans
     from napari_dmri.deconvolve.evaluation.protocols import PROTOCOLS, subject_case
-    from napari_dmri.viewer.driving import settle, wait_for
+    from napari_dmri.viewer.driving import wait_for
     from napari_dmri.viewer.launch import open_dock
     from napari_dmri.viewer.layers import scan_layer
     from napari_dmri.viewer.orientation import PLANES, prepare
@@ -272,12 +279,7 @@ def lesion(images: Path) -> None:
     viewer.dims.set_current_step(2, int(centre[2]))
     dock.method.choose("shd-s-tv")
     wait_for(lambda: dock.models.known is not None and not dock.models.problem, "the model")
-    dock.compare.run_these("csd", "msmt-csd", "shd-s-tv")
-    wait_for(lambda: viewer.canvas.grid.enabled, "the panels", 1200)
-    for panel in dock.compare.panels:
-        panel[1].restyle(size=3.2, threshold=0.1)
-        panel[0].colorbar.visible = False
-    settle(0.5)
+    set_beside(viewer, dock, "csd", "msmt-csd", "shd-s-tv", size=3.2, threshold=0.1)
     viewer.scene.camera.center = tuple((scan.affine @ [*centre, 1])[2::-1])
     viewer.scene.camera.zoom = 17
     keep(viewer, images / "deconvolve_lesion.png")
