@@ -51,6 +51,21 @@ def test_fornix_sides_kiss_without_crossing() -> None:
     assert apart[-1] > 30
 
 
+def test_an_oedema_may_surround_a_cavity() -> None:
+    centre = (27.0, 12.0, 30.0)
+    points = np.array(centre, np.float32) + np.array([[0, 0, 0], [0, 6, 0]], np.float32)
+
+    def white(lesion: Lesion | None) -> np.ndarray:
+        return tissue_at(make_subject(0).with_lesion(lesion), points, 1.0).fractions[:, 0]
+
+    healthy = white(None)
+    assert (healthy > 0.9).all()
+    oedema = Lesion("oedema", centre, radius=12, water=0.4)
+    np.testing.assert_allclose(white(oedema), 0.6 * healthy, rtol=1e-5)
+    around = white(Lesion("oedema", centre, radius=12, water=0.4, cavity=4))
+    np.testing.assert_allclose(around, [0, 0.6 * healthy[1]], rtol=1e-5, atol=1e-6)
+
+
 def test_bad_subjects_and_lesions_are_refused() -> None:
     with pytest.raises(InputError, match="0 or more"):
         make_subject(-1)
@@ -58,3 +73,5 @@ def test_bad_subjects_and_lesions_are_refused() -> None:
         Lesion("tumour")
     with pytest.raises(InputError, match="radius 0 mm"):
         Lesion(radius=0)
+    with pytest.raises(InputError, match=r"radius 9 mm and a cavity of 9 mm"):
+        Lesion(cavity=9)

@@ -36,12 +36,15 @@ class Lesion:
         Where, and how large (mm).
     water
         Fraction of the tissue that free water replaces.
+    cavity
+        Radius of a cavity in the middle of an oedema (mm), such as surgery leaves; 0 for none.
     """
 
     kind: str = "oedema"
     centre: tuple[float, float, float] = (27.0, 12.0, 30.0)
     radius: float = 9.0
     water: float = 0.45
+    cavity: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in ("oedema", "csf"):
@@ -50,6 +53,11 @@ class Lesion:
             raise InputError(
                 f"The lesion has radius {self.radius:g} mm and water fraction {self.water:g}; "
                 "expected a radius in (0, 40] and a fraction in (0, 1]."
+            )
+        if not 0 <= self.cavity < self.radius:
+            raise InputError(
+                f"The lesion has radius {self.radius:g} mm and a cavity of {self.cavity:g} mm; "
+                "expected a cavity of 0 or more and less than the lesion."
             )
 
 
@@ -214,6 +222,9 @@ def tissue_at(subject: Subject, points: Array, width: float) -> PointTissue:
         lesion = subject.lesion
         amount = coverage(ellipsoid(points, lesion.centre, [lesion.radius] * 3), width)
         amount = amount * (lesion.water if lesion.kind == "oedema" else 1.0)
+        if lesion.cavity:
+            hole = coverage(ellipsoid(points, lesion.centre, [lesion.cavity] * 3), width)
+            amount = np.maximum(amount, hole)
         fractions[:, 2] += fractions[:, 0] * amount
         fractions[:, 0] *= 1 - amount
     normal, outward = shape.normal, shape.outward

@@ -1,4 +1,6 @@
-r"""Look for invented fibres in a lesion that no training subject has.
+r"""Look for invented fibres in a lesion that no training subject of the evaluation has.
+
+The package's networks have met lesions, of other people and in the other hemisphere.
 
 A cavity of CSF holds no fibre: what fibre density is left inside it, against the same voxels of the
 healthy subject, is invented. In an oedema free water dilutes fibres that are still there: a method

@@ -48,6 +48,8 @@ __all__ = ["LESION_METHODS", "TRACKED", "study_lesions", "study_tracking"]
 TRACKED = ("csd", "rumba-tv", "shd", "shd-tv", "shd-s")
 LESION_METHODS = ("csd", "msmt-csd", "rumba-tv", "shd", "shd-tv", "shd-s", "shd-s-tv")
 LESIONS = ("csf", "oedema")
+DEGREE = 12
+"""Of true fODFs that are tracked: of the small networks."""
 
 
 def study_tracking(
@@ -103,7 +105,7 @@ def study_tracking(
                 if case is None or subject is None:
                     subject, case = _test_case(protocol, index, size)
                 truth = subject.truth
-                fod = truth.fod(8) if name == CEILING else _fod(cells[name], case, device)
+                fod = truth.fod(DEGREE) if name == CEILING else _fod(cells[name], case, device)
                 found = {
                     k: asdict(score_bundles(track(fod, truth, k, rules), truth)) for k in KINDS
                 }
@@ -199,7 +201,9 @@ def _origin(
     cell: tuple[Cell, dict[str, Any], Path] | None, size: Size, rules: Rules | None
 ) -> dict[str, Any]:
     """Return what kept scores are of: scans, rules, and how the evaluation chose the method."""
-    chosen = {} if cell is None else {k: cell[1][k] for k in ("chosen", "threshold", "f1")}
+    chosen: dict[str, Any] = {"degree": DEGREE}
+    if cell is not None:
+        chosen = {k: cell[1][k] for k in ("chosen", "threshold", "f1")}
     made = {"size": size, "rules": None if rules is None else asdict(rules), **chosen}
     return dict(json.loads(json.dumps(made)))
 

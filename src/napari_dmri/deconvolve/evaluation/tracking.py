@@ -3,10 +3,10 @@ r"""Follow fibres through fODFs of simulated subjects and score them against the
 DIPY tracks, deterministically and at random, from the same seeds with the same rules for every
 method. A streamline is *valid* if its ends lie at the two ends of one true bundle, *invalid* if at
 ends of different bundles, and otherwise joins nothing; those that leave the field of view do not
-count. Even the true fODFs score far from full marks, as fibres cross and fan: give them as a row of
-their own, the ceiling. A bundle's *overlap* is the share of its
-voxels that valid streamlines pass, its *overreach* the number of voxels passed outside it, over its
-own number.
+count. Even the true fODFs score far from full marks, as fibres cross and fan: they have a row of
+their own, which methods whose fODFs go smoothly from voxel to voxel can pass. A bundle's *overlap*
+is the share of its voxels that valid streamlines pass, its *overreach* the number of voxels passed
+outside it, over its own number.
 """
 
 from __future__ import annotations

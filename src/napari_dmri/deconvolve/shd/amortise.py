@@ -302,11 +302,10 @@ def _add(
     store.add(
         surround(prepared), label=subject.subject, target=target, margin=preset.architecture.patch
     )
-    made = training_entry(subject.scan, subject.subject, use)
+    made = training_entry(subject.scan, prepared.orders, subject.subject, use)
     made["voxels"] = int(prepared.mask.sum())
     made["learned"] = content_hash(prepared, target)
     made["inputs"] = len(prepared.inputs)
-    made["orders"] = list(prepared.orders)
     return made
 
 

@@ -36,8 +36,10 @@ def model_label(card: Mapping[str, Any]) -> str:
     return f"{card['label']}, taught" if card.get("known_fods") else str(card["label"])
 
 
-def training_entry(scan: Scan, subject: str = "", use: str = "training") -> dict[str, Any]:
-    """Describe a scan that a network learns from: subject, name, shells, hash."""
+def training_entry(
+    scan: Scan, orders: Sequence[int], subject: str = "", use: str = "training"
+) -> dict[str, Any]:
+    """Describe a scan that a network learns from: subject, name, shells, their orders, hash."""
     from napari_dmri.harmonize.cards import scan_hash
 
     label = subject or str(scan.metadata.get("subject") or "") or scan.name
@@ -47,6 +49,7 @@ def training_entry(scan: Scan, subject: str = "", use: str = "training") -> dict
         "name": scan.name,
         "use": use,
         "shells": {f"{s.bvalue:g}": s.count for s in scan.gradients.shells},
+        "orders": list(orders),
         "voxel_size": [round(float(v), 4) for v in scan.voxel_size],
         "simulated": scan.simulated,
         "sha256": scan_hash(scan),

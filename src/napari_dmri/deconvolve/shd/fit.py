@@ -240,7 +240,7 @@ def fit_to_scan(
         chosen,
         others,
         prepared.bvalues,
-        [{**training_entry(scan), "orders": list(prepared.orders)}],
+        [training_entry(scan, prepared.orders)],
         outcome.fit,
         seed=seed,
         device=where.name,

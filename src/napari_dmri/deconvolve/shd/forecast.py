@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_dmri.deconvolve.shd.architecture import Architecture
-from napari_dmri.deconvolve.shd.presets import TUNING, continued, preset
+from napari_dmri.deconvolve.shd.presets import continued, preset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,7 +109,7 @@ def forecast_fit(
     if minutes is not None:
         plan = plan.within(60 * minutes / each)
     elif start is not None:
-        plan = plan.shortened(round(TUNING * plan.total_steps))
+        plan = plan.tuned()
     # What a halo costs; all of a tile is kept in a preview, which is one slice of it.
     final = voxels * voxel * _overlap(chosen)
     slice_time = voxels ** (2 / 3) * voxel * (1.3 * made.patch if tiled else 1)

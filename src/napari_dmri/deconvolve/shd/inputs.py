@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_dmri.deconvolve.shd.order_rule import RULES, shell_matrix
+from napari_dmri.deconvolve.shd.order_rule import check_rule, shell_matrix
 from napari_dmri.deconvolve.shd.prepared import Prepared
 from napari_dmri.deconvolve.shd.shell_choice import choose_subset, match_shells
 from napari_dmri.deconvolve.shd.tiles import Box, around
@@ -128,8 +128,7 @@ def prepare(
         With the number of voxels left out because of NaN, Inf or b0 <= 0, of volumes not used,
         and if median b0 and the response's differ by a factor above 3.
     """
-    if rule not in RULES:
-        raise InputError(f"Unknown rule {rule!r}; choose one of {', '.join(RULES)}.")
+    check_rule(rule)
     others = check_others(others)
     chosen = _responses(responses, others)
     table = scan.gradients

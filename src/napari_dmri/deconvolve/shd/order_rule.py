@@ -12,7 +12,7 @@ from napari_dmri.errors import InputError
 from napari_dmri.scan import GradientTable
 from napari_dmri.signal.sh_matrix import condition_number, fitting_matrix
 
-__all__ = ["RULES", "paper_order", "shell_matrix"]
+__all__ = ["RULES", "check_rule", "paper_order", "shell_matrix"]
 
 RULES = ("safe", "paper")
 
@@ -22,6 +22,12 @@ SMOOTH = 0.006
 MAX_CONDITION = 100.0
 
 Array = NDArray[Any]
+
+
+def check_rule(rule: str) -> None:
+    """Raise InputError if a rule is not known."""
+    if rule not in RULES:
+        raise InputError(f"Unknown rule {rule!r}; choose one of {', '.join(RULES)}.")
 
 
 def paper_order(directions: int, most: int = 8) -> int:
@@ -68,8 +74,7 @@ def shell_matrix(
     ----------
     Elaldi, Gerig, Dey, NeurIPS 2024; their public code for the rule.
     """
-    if rule not in RULES:
-        raise InputError(f"Unknown rule {rule!r}; choose one of {', '.join(RULES)}.")
+    check_rule(rule)
     directions = np.asarray(directions, np.float64).reshape(-1, 3)
     if rule == "paper":
         order = paper_order(len(directions), input_order)

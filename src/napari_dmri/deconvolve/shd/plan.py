@@ -10,7 +10,7 @@ from typing import Any
 from napari_dmri.errors import InputError
 from napari_dmri.training.stages import Stage
 
-__all__ = ["EPOCH", "LOOK", "Plan"]
+__all__ = ["EPOCH", "LOOK", "TUNING", "Plan"]
 
 EPOCH = 16
 """Steps of an epoch at least where time is short, for every epoch ends with a look at places that
@@ -18,6 +18,9 @@ choose the best one."""
 
 LOOK = 5.0
 """Steps in whose time that look is had (see `fit.TESTS`: batches four times as large, forward)."""
+
+TUNING = 0.2
+"""Share of a plan's steps, and of its learning rate, when a fit begins from a trained model."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,10 @@ class Plan:
             steps=max(1, round(steps / epochs)),
             drops=tuple(d for d in drops if d < epochs),
         )
+
+    def tuned(self) -> Plan:
+        """Return the part of the plan that a fit from a trained model takes."""
+        return self.shortened(round(TUNING * self.total_steps))
 
     def as_dict(self) -> dict[str, Any]:
         """Return what was set, as JSON can hold it."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from napari_dmri.deconvolve.shd.architecture import Architecture
 from napari_dmri.deconvolve.shd.losses import LossWeights
-from napari_dmri.deconvolve.shd.plan import Plan
+from napari_dmri.deconvolve.shd.plan import TUNING, Plan
 from napari_dmri.errors import InputError
 
 __all__ = ["MODES", "PRESETS", "SIZES", "Preset", "continued", "preset"]
@@ -25,9 +25,6 @@ places tell a step more than those of one, and with few steps that shows. After 
 SHD-S-TV on simulated clinical scans the angular error is 15.9 degrees with edge 4 (F1 0.817), and
 17.9 (0.790) with edge 8.
 """
-
-TUNING = 0.2
-"""Share of a plan's steps, and of its learning rate, when a fit begins from a trained model."""
 
 VOXELS = 16 * 3**3
 """Voxels of a step in the papers."""

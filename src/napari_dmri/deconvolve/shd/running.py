@@ -264,10 +264,7 @@ def choose_plan(
     InputError
         If both minutes and steps are given, or one is not positive.
     """
-    from napari_dmri.deconvolve.shd.presets import TUNING
-
     plan = preset.plan
-    whole = plan.total_steps
     if minutes is not None and steps is not None:
         raise InputError(f"Both {minutes:g} minutes and {steps} steps are given; give one.")
     if minutes is not None:
@@ -279,7 +276,7 @@ def choose_plan(
         each = time_steps(preset, store, device, len(others))
         return plan.within(60 * minutes / each)
     if steps is None:
-        steps = round(whole * TUNING) if start is not None else whole
+        return plan if start is None else plan.tuned()
     if steps < 1:
         raise InputError(f"A fit of {steps} steps; give 1 or more.")
     return plan.shortened(steps)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from napari_dmri.deconvolve.shd.model import ShdModel
 
-__all__ = ["TUNED", "require_known", "taught_beside", "teach_model"]
+__all__ = ["KEPT", "TUNED", "require_known", "taught_beside", "teach_model"]
 
 TUNED = 0.3
 """Share of the steps that go without known fODFs, after the others."""
