@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 METHOD, SIZE, ORDER = "shd-s-tv", "small", 6
 """What is fitted, and the order of CSD beside it: its best on the protocol."""
 
-BLOCK = (slice(10, 50), slice(20, 60), slice(3, 11))
-"""Where a fit is scored, as in `fod_loss`; all of a scan that has nothing there."""
-
 MARKS = (1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 15.0)
 """Minutes after which a fit is looked at."""
 
@@ -77,6 +74,8 @@ def measure_fit(
 ) -> dict[str, Any]:
     """Fit as a user does who looks on, and score what was learned by each mark afterwards."""
     from unittest import mock
+
+    from _block import on_block
 
     from napari_dmri.deconvolve.evaluation.cells import tissues_for
     from napari_dmri.deconvolve.evaluation.protocols import PROTOCOLS, make_case
@@ -193,23 +192,6 @@ class Kept:
         stopped = ShdModel(model.architecture, model.others, model.bvalues, network, model.card)
         found = deconvolve(scan, METHOD, responses, model=stopped, mask=block.scored, device=device)
         return found.fod
-
-
-def on_block(case: Any) -> Any:
-    """Return a case whose scored voxels are those of the block."""
-    from dataclasses import replace
-
-    import numpy as np
-
-    from napari_dmri.compare.fibre_truth import FibreTruth
-
-    inside = np.zeros_like(case.scored)
-    inside[BLOCK] = case.scored[BLOCK]
-    if not inside.any():
-        return case
-    held, truth = inside[case.scored], case.truth
-    kept = FibreTruth(truth.directions[held], truth.count[held], truth.angle[held])
-    return replace(case, scored=inside, truth=kept)
 
 
 def score(fod: Any, case: Any) -> float:

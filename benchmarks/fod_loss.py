@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from _block import BLOCK, on_block
 
 from napari_dmri.commands.networks import weights_of
-from napari_dmri.compare.fibre_truth import FibreTruth
 from napari_dmri.deconvolve.evaluation.cells import tissues_for
 from napari_dmri.deconvolve.evaluation.protocols import PROTOCOLS, make_case
 from napari_dmri.deconvolve.evaluation.scoring import peaks_of, score_at, validation_score
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from napari_dmri.deconvolve.shd.prepared import Prepared
     from napari_dmri.images import ShImage
 
-BLOCK = (slice(10, 50), slice(20, 60), slice(3, 11))
 DEGREE, ORDER, STEPS, RATE = 12, 6, 300, 0.01
 
 
@@ -43,13 +42,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     given = sys.argv[1:]
     name = given.pop(0) if given and "=" not in given[0] else "low"
-    case = make_case(PROTOCOLS[name], "validation", 0)
-    inside = np.zeros_like(case.scored)
-    inside[BLOCK] = case.scored[BLOCK]
-    kept = inside[case.scored]
-    truth = case.truth
-    truth = FibreTruth(truth.directions[kept], truth.count[kept], truth.angle[kept])
-    case = replace(case, scored=inside, truth=truth)
+    case = on_block(make_case(PROTOCOLS[name], "validation", 0))
+    inside = case.scored
     assert case.subject is not None
     responses = tissues_for(case.responses, len(case.seen.gradients.shells))
     csd = deconvolve(case.seen, "csd", responses, order=ORDER, mask=inside).fod

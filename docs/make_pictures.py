@@ -253,7 +253,7 @@ def set_beside(viewer: Any, dock: Any, *methods: str, size: float, threshold: fl
 
 
 def lesion(images: Path) -> None:
-    """Draw fODFs in and around a simulated cavity that no network has seen, method by method."""
+    """Draw fODFs in and around a simulated cavity, method by method."""
     import napari
 
     from napari_dmri.deconvolve.evaluation.lesion import lesion_scans
