@@ -36,7 +36,7 @@ demo: $(READY)
 test: $(READY)
 	@ON_SCREEN=virtual OMP_NUM_THREADS=1 LP_NUM_THREADS=1 \
 		bash scripts/on-screen.sh $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
-		--no-loadscope-reorder $(ARGS)
+		--no-loadscope-reorder --max-worker-restart 2 $(ARGS)
 
 lint: $(READY)
 	$(BIN)/python -m pip install -q --group lint

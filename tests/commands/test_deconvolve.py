@@ -201,7 +201,7 @@ def test_mrtrix_reads_the_fod_and_tracks_along_it(scan, response, tmp_path):
     subprocess.run(
         ["tckgen", str(fod), str(tracks), "-seed_sphere", "1,0,0,3", "-select", "20",
          "-minlength", "4", "-cutoff", "0.1", "-nthreads", "0", "-quiet"],
-        check=True, capture_output=True, timeout=60,
+        check=True, capture_output=True, timeout=300,
     )  # fmt: skip
     lines = nib.streamlines.load(tracks).streamlines
     assert len(lines) == 20

@@ -40,7 +40,7 @@ def viewer(make_napari_viewer):
 def settle(qtbot):
     """Return a function that runs the event loop until a condition holds."""
 
-    def until(condition, timeout=120.0) -> None:
+    def until(condition, timeout=400.0) -> None:
         qtbot.waitUntil(lambda: bool(condition()), timeout=round(1000 * timeout))
 
     return until
@@ -62,7 +62,7 @@ def pixels(viewer, qtbot):
 def finish(qtbot):
     """Return a function that waits for a dock's job and returns when its result is shown."""
 
-    def wait(bar, timeout=240.0) -> None:
+    def wait(bar, timeout=400.0) -> None:
         end = time.monotonic() + timeout
         qtbot.waitUntil(lambda: bar.job is not None and not bar.running, timeout=timeout * 1000)
         assert time.monotonic() < end

@@ -193,19 +193,19 @@ def test_the_layout_reacts_to_the_layer_list(viewer, qtbot):
     layout.enter([[a], [b]], crosshair=True)
     fresh = viewer.add_labels(np.zeros((8, 10, 12), int), name="painted", **SPACE)
     other = viewer.add_image(np.ones((8, 10, 12)), name="result", **SPACE)
-    qtbot.waitUntil(lambda: bool(noticed), timeout=60_000)
+    qtbot.waitUntil(lambda: bool(noticed), timeout=400_000)
     assert boxes(viewer) == [[a, fresh], [b]]
     assert not other.visible
 
     layout.show_on_first(regions)
     viewer.layers.move(0, len(viewer.layers))
-    qtbot.waitUntil(lambda: viewer.layers[0] is a, timeout=60_000)
+    qtbot.waitUntil(lambda: viewer.layers[0] is a, timeout=400_000)
     assert boxes(viewer) == [[a, regions], [b]]
     layout.show_on_first(None)
     assert layout.panels[0] == [a]
 
     viewer.layers.remove(b)
-    qtbot.waitUntil(lambda: not layout.active, timeout=60_000)
+    qtbot.waitUntil(lambda: not layout.active, timeout=400_000)
     assert "map 1" in said[0]
     names = ["scan", "T1", "own map", "regions", "painted", "result"]
     assert [x.name for x in viewer.layers] == names
@@ -223,7 +223,7 @@ def test_blinking_alternates_and_comes_back(viewer, qtbot):
 
     assert not viewer.canvas.grid.enabled
     assert [x.visible for x in (a, b, c, d)] == [True, False, False, False]
-    qtbot.waitUntil(lambda: layout.shown == 1, timeout=60_000)
+    qtbot.waitUntil(lambda: layout.shown == 1, timeout=400_000)
     assert [x.visible for x in (a, b, c, d)] == [False, True, False, False]
     layout.toggle_blink()
     assert viewer.canvas.grid.enabled
@@ -248,6 +248,6 @@ def test_panels_come_and_go_many_times(make_napari_viewer, qtbot):
         layout.enter([[own], [b]])
         own.colorbar.visible = turn % 2 == 0
         viewer.layers.remove(b)
-        qtbot.waitUntil(lambda: not layout.active, timeout=60_000)
+        qtbot.waitUntil(lambda: not layout.active, timeout=400_000)
         assert snapshot(viewer) == before
     assert viewer.screenshot(canvas_only=True, flash=False).any()

@@ -69,7 +69,7 @@ def test_a_model_is_trained_from_a_table_and_offered_at_once(viewer, table, tmp_
     dock.train.target.setText(str(target))
     dock.train.run_bar.button.click()
     assert dock.train.run_bar.button.text() == "Cancel"
-    settle(lambda: not dock.train.run_bar.running, timeout=60)
+    settle(lambda: not dock.train.run_bar.running)
     assert target.is_file()
     assert dock.model is not None and dock.model.card["subjects"] == ["sub-01", "sub-02"]
     assert "sub-01" in card_text(dock.model.card)
@@ -86,7 +86,7 @@ def test_subjects_can_be_simulated_to_train_on(viewer, tmp_path, settle, monkeyp
     dock = HarmonizeDock(viewer)
     viewer.window.add_dock_widget(dock)
     dock.train.simulate_into(tmp_path / "simulated")
-    settle(lambda: dock.train.table.text() != "", timeout=60)
+    settle(lambda: dock.train.table.text() != "")
     pairs = harmonize.read_pairs(dock.train.table.text())
     assert [pair.subject for pair in pairs] == ["sub-01", "sub-02"]
     assert all(pair.source.simulated for pair in pairs)
@@ -118,7 +118,7 @@ def test_harmonizing_adds_new_layers_and_changes_no_old_one(viewer, subjects, mo
     assert dock.run_bar.button.isEnabled()
     dock.compare_when_done.setChecked(False)
     dock.run_bar.button.click()
-    settle(lambda: not dock.run_bar.running, timeout=60)
+    settle(lambda: not dock.run_bar.running)
     made = [scan_of(new) for new in viewer.layers if new is not layer and scan_of(new)]
     assert len(made) == 1 and made[0].name == "sub-03 ge_st | prisma_st (LinearRISH)"
     assert made[0].metadata["provenance"]["method"] == "linear-rish"
@@ -179,7 +179,7 @@ def test_models_of_the_package_are_compared_with_what_the_target_measured(
     part.both.setChecked(True)
     before = list(viewer.layers)
     part.run_bar.button.click()
-    settle(lambda: not part.run_bar.running, timeout=60)
+    settle(lambda: not part.run_bar.running)
     settle(lambda: part.layout_.active)
     names = [panel[0].name for panel in part.layout_.panels]
     assert names[:3] == ["FA: reference", "FA: refit only", "FA: Golkov"]
@@ -279,7 +279,7 @@ def test_the_result_belongs_to_the_scan_that_was_run(
     dock.compare_when_done.setChecked(False)
     dock.run_bar.button.click()
     dock.scan_picker.choose(other)
-    settle(lambda: not dock.run_bar.running, timeout=60)
+    settle(lambda: not dock.run_bar.running)
     made = viewer.layers[-1]
     assert kind_of(made) == "scan"
     assert tuple(made.contrast_limits) == (0, 321)

@@ -53,7 +53,7 @@ def test_opening_docks_does_not_load_torch(tmp_path, scan_files):
         "viewer.close()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=400, cwd=tmp_path
     )
     expected = [f"{dock} []" for dock in DOCKS]
     assert done.stdout.splitlines()[-len(DOCKS) :] == expected, done.stdout + done.stderr[-2000:]

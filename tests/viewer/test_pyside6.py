@@ -33,7 +33,7 @@ def test_the_docks_work_with_pyside6(scan_files) -> None:
     answer = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "QT_API": "pyside6", "NAPARI_CONFIG": ""},
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr
     assert "PySide6" in answer.stdout

@@ -147,7 +147,7 @@ def test_training_shows_curves_and_a_slice_and_the_model_is_used(
     dock.target.setText(str(target))
     dock.run_bar.button.click()
     settle(lambda: dock.pause.isEnabled() and dock.pause.isVisible())
-    settle(lambda: not dock.run_bar.running, timeout=90)
+    settle(lambda: not dock.run_bar.running)
     assert dock.run_bar.message.level in ("ok", "warning"), dock.run_bar.message.sentence
     assert "Trained on 2 subjects, validated on sub-03." in dock.run_bar.message.sentence
     assert [path.name for path in sorted(tmp_path.iterdir())] == [
@@ -192,7 +192,7 @@ def test_linear_rish_is_trained_here_too(dock, pairs, tmp_path, settle):
     dock.target.setText(str(tmp_path / "rish.safetensors"))
     dock.run_bar.button.click()
     assert not dock.pause.isVisible() and not dock.curves.isVisible()
-    settle(lambda: not dock.run_bar.running, timeout=60)
+    settle(lambda: not dock.run_bar.running)
     assert "Trained on 2 subjects. Saved rish.safetensors." in (
         dock.run_bar.message.sentence.replace("\n", " ")
     )

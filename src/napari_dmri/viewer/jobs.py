@@ -117,7 +117,8 @@ class Job(QObject):
         self._showing = True
         try:
             bar.set_description(f"{self.title}: {text}")
-            bar.update(round(100 * fraction) - bar.n)
+            if not self._over:
+                bar.update(round(100 * fraction) - bar.n)
         finally:
             self._showing = False
 
