@@ -10,8 +10,10 @@ from tests.deconvolve.shd.conftest import make_tiny
 from napari_dmri.deconvolve.evaluation.cells import evaluate, read_cells, tissues_for
 from napari_dmri.deconvolve.evaluation.plan import Settings
 from napari_dmri.deconvolve.evaluation.protocols import PROTOCOLS, Protocol, make_case
+from napari_dmri.deconvolve.evaluation.studies import study_lesions
 from napari_dmri.deconvolve.evaluation.tables import write_results
-from napari_dmri.deconvolve.shd import presets
+from napari_dmri.deconvolve.shd import amortise, presets
+from napari_dmri.deconvolve.shd.collapse import Collapsed
 from napari_dmri.deconvolve.shd.losses import LossWeights
 from napari_dmri.deconvolve.shd.model import ShdModel
 from napari_dmri.deconvolve.shd.presets import preset
@@ -70,6 +72,29 @@ def test_an_evaluation_keeps_what_is_done_and_goes_on(tmp_path: Path) -> None:
     assert [f.name for f in files] == ["scores.tsv", "tables.md"]
     assert len(files[0].read_text().splitlines()) == 3
     assert "MSMT-CSD" in files[1].read_text()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_training_that_collapses_is_told_of_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = []
+
+    def collapse(*_: object, **named: object) -> None:
+        trained.append(named["seed"])
+        raise Collapsed("All voxels have the same fODF.")
+
+    monkeypatch.setattr(amortise, "train_model", collapse)
+    asked = {"protocols": ["random"], "methods": ["csd", "cnn-tv"]}
+    done = evaluate(tmp_path / "e", Settings(train=1, test=1), **asked)
+    assert [(c["method"], "f1" in c) for c in done] == [("cnn-tv", False), ("csd", True)]
+    assert done[0]["collapsed"] == "All voxels have the same fODF."
+    assert evaluate(tmp_path / "e", Settings(train=1, test=1), **asked) == done
+    assert trained == [0]
+    text = write_results(tmp_path / "e", done)[1].read_text()
+    assert "seed 0: All voxels have the same fODF." in text
+    with pytest.raises(InputError, match=r"cnn-tv has no network on random: All voxels .* delete"):
+        study_lesions(tmp_path / "e", "random", ["cnn-tv"])
 
 
 @pytest.mark.usefixtures("tiny")

@@ -71,6 +71,16 @@ def test_tables_give_the_mean_and_its_confidence() -> None:
     assert len(scores_table([cell(1, 0.8), cell(0, 0.8)]).rows) == 2
 
 
+def test_a_training_that_collapsed_is_told_of_and_counts_in_no_mean() -> None:
+    lost = {"protocol": "low", "method": "shd-tv", "chosen": {}, "collapsed": "All voxels alike."}
+    table = result_tables([cell(0, 0.80), cell(1, 0.82), {**lost, "seed": 2}])["low"]
+    assert table["SHD-TV"]["seeds"] == 2 and table["SHD-TV"]["F1"].startswith("0.8100 ±")
+    assert table.notes[-1] == "SHD-TV, seed 2: All voxels alike."
+    alone = result_tables([{**lost, "seed": 0}])["low"]
+    assert alone["SHD-TV"]["seeds"] == 0 and alone["SHD-TV"]["F1"] is None
+    assert scores_table([{**lost, "seed": 0}]).rows[0]["chosen"] == "collapsed"
+
+
 def test_shipped_networks_have_a_row_of_their_own_that_says_what_they_know() -> None:
     shipped = {**cell(0, 0.9), "method": "shipped", "chosen": {"model": "net"}}
     table = result_tables([shipped, cell(0, 0.8)])["low"]

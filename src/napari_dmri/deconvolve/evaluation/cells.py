@@ -2,7 +2,8 @@ r"""Run an evaluation cell by cell, resumably: train, choose on validation, scor
 
 A cell is a method on a protocol with a seed. Networks learn without truth on the training subjects;
 nothing that is scored on the test subjects has been chosen on them. A cell's scores are one small
-JSON file, written when it is done; a training that is stopped goes on from its state.
+JSON file, written when it is done; a training that is stopped goes on from its state. One that
+collapses is told of there in place of scores, and the others go on.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from napari_dmri.deconvolve.evaluation.plan import (
 )
 from napari_dmri.deconvolve.evaluation.protocols import PROTOCOLS, Case, Protocol, make_case
 from napari_dmri.deconvolve.evaluation.scoring import joined, peaks_of, score_at, validation_score
+from napari_dmri.deconvolve.shd.collapse import Collapsed
 from napari_dmri.deconvolve.shd.fit import choose_others
 from napari_dmri.errors import Cancelled, DmriWarning, InputError
 from napari_dmri.images import ResponseSet
@@ -79,7 +81,8 @@ def evaluate(
 
     Returns
     -------
-    One dict a cell that is done: its protocol, method, seed, choices and scores. None may be.
+    One dict a cell that is done: its protocol, method, seed, choices and scores, or in their place
+    how its training ``collapsed``. None may be.
 
     Raises
     ------
@@ -202,8 +205,14 @@ def _run(
 
     protocol = PROTOCOLS[cell.protocol]
     model = None
+    name = {"protocol": cell.protocol, "method": cell.method, "seed": cell.seed}
+    scored = folder / cell.name / "scores.json"
     if cell.method in NETWORKS:
-        model = _trained(cell, folder, settings, device, clock, part(report, 0, 0.8))
+        try:
+            model = _trained(cell, folder, settings, device, clock, part(report, 0, 0.8))
+        except Collapsed as error:
+            write_json(scored, {**name, "chosen": {}, "collapsed": str(error)})
+            return
     report(0.8, "validation")
     chosen, threshold, f1 = _choose(cell.method, protocol, settings, model, device)
     cases = [_case(protocol, "test", k, settings) for k in range(settings.test)]
@@ -217,11 +226,9 @@ def _run(
     scores = score_at(np.concatenate(found), truth, threshold)
     each = [score_at(p, c.truth, threshold)["f1"] for p, c in zip(found, cases, strict=True)]
     write_json(
-        folder / cell.name / "scores.json",
+        scored,
         {
-            "protocol": cell.protocol,
-            "method": cell.method,
-            "seed": cell.seed,
+            **name,
             "chosen": chosen,
             "threshold": threshold,
             "validation_f1": f1,

@@ -185,7 +185,13 @@ def _cell(folder: Path, protocol: str, method: str) -> tuple[Cell, dict[str, Any
             f"{folder} has no scores of {method} on {protocol}; evaluate it first: "
             f"--method {method} --protocol {protocol}."
         )
-    return cell, json.loads(path.read_text(encoding="utf-8")), model_path(folder, cell)
+    scores = json.loads(path.read_text(encoding="utf-8"))
+    if "collapsed" in scores:
+        raise InputError(
+            f"{method} has no network on {protocol}: {scores['collapsed']} Leave the method out, "
+            f"or delete {path.parent} and evaluate it again."
+        )
+    return cell, scores, model_path(folder, cell)
 
 
 def _fod(done: tuple[Cell, dict[str, Any], Path], case: Case, device: str) -> ShImage:

@@ -69,26 +69,25 @@ def result_tables(cells: Sequence[Mapping[str, Any]]) -> dict[str, Table]:
     tables = {}
     for name, protocol in PROTOCOLS.items():
         own = [cell for cell in cells if cell["protocol"] == name]
-        rows = []
+        rows, lost = [], []
         for method in EVERY:
             seeds = [cell for cell in own if cell["method"] == method]
             if not seeds:
                 continue
-            values: dict[str, float | int | str | None] = {
-                "chosen": _words(seeds[0]["chosen"]),
-                "seeds": len(seeds),
-            }
-            for key, (column, digits) in COLUMNS.items():
-                mean, half = confidence([cell[key] for cell in seeds])
-                text = f"{mean:.{digits}f}"
-                values[column] = text if half is None else f"{text} ± {half:.{digits}f}"
-            values["training (min)"] = f"{np.mean([c['train_seconds'] for c in seeds]) / 60:.1f}"
-            rows.append(Row(label_of(method), values))
+            scored = [cell for cell in seeds if "collapsed" not in cell]
+            rows.append(Row(label_of(method), _mean_row(scored)))
+            lost += [
+                f"{label_of(method)}, seed {cell['seed']}: {cell['collapsed']}"
+                for cell in seeds
+                if cell not in scored
+            ]
         if rows:
+            count = next((cell["voxels"] for cell in own if "voxels" in cell), 0)
             notes = [
-                f"{own[0]['voxels']} voxels of test subjects; thresholds and settings chosen on "
+                f"{count} voxels of test subjects; thresholds and settings chosen on "
                 "another subject; ± is the 95 % confidence interval of the mean over seeds.",
                 "Angular error: over all true fibres, to the nearest peak, 90° without any.",
+                *lost,
             ]
             if any(cell["method"] == SHIPPED for cell in own):
                 notes.append(
@@ -105,12 +104,29 @@ def result_tables(cells: Sequence[Mapping[str, Any]]) -> dict[str, Table]:
     return tables
 
 
+def _mean_row(cells: Sequence[Mapping[str, Any]]) -> dict[str, float | int | str | None]:
+    """Return the means over seeds; nothing but their number where every training collapsed."""
+    values: dict[str, float | int | str | None] = {
+        "chosen": _words(cells[0]["chosen"]) if cells else "",
+        "seeds": len(cells),
+    }
+    for key, (column, digits) in COLUMNS.items():
+        values[column] = None
+        if cells:
+            mean, half = confidence([cell[key] for cell in cells])
+            text = f"{mean:.{digits}f}"
+            values[column] = text if half is None else f"{text} ± {half:.{digits}f}"
+    minutes = [cell["train_seconds"] / 60 for cell in cells]
+    values["training (min)"] = f"{np.mean(minutes):.1f}" if minutes else None
+    return values
+
+
 def scores_table(cells: Sequence[Mapping[str, Any]]) -> Table:
     """Put every cell in one row, as the TSV keeps it."""
     rows = []
     for cell in sorted(cells, key=_place):
         values = {key: cell.get(key) for key in SCORES if key != "protocol"}
-        values["chosen"] = _words(cell["chosen"])
+        values["chosen"] = "collapsed" if "collapsed" in cell else _words(cell["chosen"])
         rows.append(Row(str(cell["protocol"]), values))
     return Table("Evaluation", SCORES[1:], tuple(rows), "protocol")
 
