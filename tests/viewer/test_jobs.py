@@ -123,3 +123,27 @@ def test_a_cancel_that_comes_too_late_drops_a_result_but_owns_up_to_files(viewer
     settle(lambda: outcomes)
     assert outcomes[0].cancelled == (made == 7)
     assert outcomes[0].result == (None if made == 7 else made)
+
+
+@pytest.mark.parametrize("made", [7, [Path("a.nii.gz")]])
+def test_a_result_that_waits_to_be_shown_can_still_be_cancelled(viewer, settle, made):
+    from qtpy.QtCore import QThreadPool
+
+    began, go = threading.Event(), threading.Event()
+
+    def work(progress):
+        began.set()
+        go.wait(20)
+        return made
+
+    job, outcomes = Job("ended", work), []
+    job.finished.connect(outcomes.append)
+    job.start()
+    settle(began.is_set)
+    go.set()
+    # The thread has ended, and the window has not come to show what it left.
+    assert QThreadPool.globalInstance().waitForDone(60_000) and not outcomes
+    job.cancel()
+    settle(lambda: outcomes)
+    assert outcomes[0].cancelled == (made == 7)
+    assert outcomes[0].result == (None if made == 7 else made)

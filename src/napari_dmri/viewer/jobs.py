@@ -97,8 +97,6 @@ class Job(QObject):
 
             with spare_core():
                 result = function(*args, progress=report, **kwargs)
-            if self._worker is not None and self._worker.abort_requested and not _wrote(result):
-                return Outcome(cancelled=True)
             return Outcome(result=result)
         except Cancelled:
             return Outcome(cancelled=True)
@@ -123,6 +121,10 @@ class Job(QObject):
             self._showing = False
 
     def _end(self, outcome: Outcome) -> None:
+        # What is cancelled before its result is shown is not shown, however late that was.
+        cancelled = self._worker is not None and self._worker.abort_requested
+        if cancelled and outcome.error is None and not _wrote(outcome.result):
+            outcome = replace(outcome, result=None, cancelled=True)
         self._over = True
         if self._activity is not None:
             self._activity.close()
