@@ -54,7 +54,7 @@ def add_map(viewer, image: ScalarImage):
 
 
 @pytest.fixture
-def opened(make_napari_viewer, qtbot):
+def opened(make_napari_viewer, settle):
     viewer = make_napari_viewer()
     a = add(viewer, simulate("sub-01 ge_st"))
     b = add(viewer, simulate("sub-01 prisma_st", 0.8, 2))
@@ -66,13 +66,8 @@ def opened(make_napari_viewer, qtbot):
         finish(lambda: dock.layout_.active)
 
     def finish(until=lambda: True):
-        qtbot.waitUntil(
-            lambda: not dock.run_bar.running and not dock._auto.isActive() and until(),
-            timeout=400_000,
-        )
-        qtbot.waitUntil(
-            lambda: not dock._table_busy and not dock._painted.isActive(), timeout=400_000
-        )
+        settle(lambda: not dock.run_bar.running and not dock._auto.isActive() and until())
+        settle(lambda: not dock._table_busy and not dock._painted.isActive())
 
     yield viewer, dock, a, b, press, finish
     dock.layout_.leave()
@@ -83,7 +78,7 @@ def panel_names(viewer):
     return [x.name for x in viewer.layers if x.metadata.get(KEY, {}).get("role") == "panel"]
 
 
-def test_the_whole_path_with_buttons(opened, qtbot, tmp_path):
+def test_the_whole_path_with_buttons(opened, settle, tmp_path):
     viewer, dock, a, b, press, finish = opened
     order = [x.name for x in viewer.layers]
     assert dock.a.layer is a
@@ -106,7 +101,7 @@ def test_the_whole_path_with_buttons(opened, qtbot, tmp_path):
     np.testing.assert_allclose(between.data[inside], (first.data - second.data)[inside], atol=1e-6)
     assert np.isnan(between.data[~inside]).all()
 
-    qtbot.waitUntil(lambda: dock.table is not None, timeout=400_000)
+    settle(lambda: dock.table is not None)
     assert dock.table["white matter"]["n"] > 100
     assert dock.table["white matter"]["mean A − B"] > 0.02
     assert dock.numbers.table.rowCount() == len(dock.table.columns)
@@ -143,13 +138,11 @@ def test_the_whole_path_with_buttons(opened, qtbot, tmp_path):
     assert layer.data.shape == SHAPE[::-1]
 
     layer.paint((4, 3, 3), 1)
-    qtbot.waitUntil(
-        lambda: dock.table is not None and dock.table.rows[0].name == "label 1", timeout=400_000
-    )
+    settle(lambda: dock.table is not None and dock.table.rows[0].name == "label 1")
     few = dock.table["label 1"]["n"]
     layer.brush_size = 6
     layer.paint((4, 5, 5), 1)
-    qtbot.waitUntil(lambda: dock.table["label 1"]["n"] > few, timeout=400_000)
+    settle(lambda: dock.table["label 1"]["n"] > few)
     counted = int(((layer.data.T > 0) & dock.compared.mask).sum())
     assert dock.table["label 1"]["n"] == counted
 

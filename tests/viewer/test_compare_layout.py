@@ -183,7 +183,7 @@ def test_new_panels_keep_the_view_and_the_first_state_comes_back(viewer):
     assert b not in viewer.layers
 
 
-def test_the_layout_reacts_to_the_layer_list(viewer, qtbot):
+def test_the_layout_reacts_to_the_layer_list(viewer, settle):
     layout = CompareLayout(viewer)
     noticed, said = [], []
     layout.noticed.connect(noticed.append)
@@ -193,19 +193,19 @@ def test_the_layout_reacts_to_the_layer_list(viewer, qtbot):
     layout.enter([[a], [b]], crosshair=True)
     fresh = viewer.add_labels(np.zeros((8, 10, 12), int), name="painted", **SPACE)
     other = viewer.add_image(np.ones((8, 10, 12)), name="result", **SPACE)
-    qtbot.waitUntil(lambda: bool(noticed), timeout=400_000)
+    settle(lambda: bool(noticed))
     assert boxes(viewer) == [[a, fresh], [b]]
     assert not other.visible
 
     layout.show_on_first(regions)
     viewer.layers.move(0, len(viewer.layers))
-    qtbot.waitUntil(lambda: viewer.layers[0] is a, timeout=400_000)
+    settle(lambda: viewer.layers[0] is a)
     assert boxes(viewer) == [[a, regions], [b]]
     layout.show_on_first(None)
     assert layout.panels[0] == [a]
 
     viewer.layers.remove(b)
-    qtbot.waitUntil(lambda: not layout.active, timeout=400_000)
+    settle(lambda: not layout.active)
     assert "map 1" in said[0]
     names = ["scan", "T1", "own map", "regions", "painted", "result"]
     assert [x.name for x in viewer.layers] == names
@@ -213,7 +213,7 @@ def test_the_layout_reacts_to_the_layer_list(viewer, qtbot):
     assert regions.visible
 
 
-def test_blinking_alternates_and_comes_back(viewer, qtbot):
+def test_blinking_alternates_and_comes_back(viewer, settle):
     before = snapshot(viewer)
     layout = CompareLayout(viewer)
     a, b, c, d = maps(4)
@@ -223,7 +223,7 @@ def test_blinking_alternates_and_comes_back(viewer, qtbot):
 
     assert not viewer.canvas.grid.enabled
     assert [x.visible for x in (a, b, c, d)] == [True, False, False, False]
-    qtbot.waitUntil(lambda: layout.shown == 1, timeout=400_000)
+    settle(lambda: layout.shown == 1)
     assert [x.visible for x in (a, b, c, d)] == [False, True, False, False]
     layout.toggle_blink()
     assert viewer.canvas.grid.enabled
@@ -233,7 +233,7 @@ def test_blinking_alternates_and_comes_back(viewer, qtbot):
     assert snapshot(viewer) == before
 
 
-def test_panels_come_and_go_many_times(make_napari_viewer, qtbot):
+def test_panels_come_and_go_many_times(make_napari_viewer, settle):
     viewer = make_napari_viewer()
     own = viewer.add_image(maps(1)[0].data, name="own map", **SPACE)
     before = snapshot(viewer)
@@ -248,6 +248,6 @@ def test_panels_come_and_go_many_times(make_napari_viewer, qtbot):
         layout.enter([[own], [b]])
         own.colorbar.visible = turn % 2 == 0
         viewer.layers.remove(b)
-        qtbot.waitUntil(lambda: not layout.active, timeout=400_000)
+        settle(lambda: not layout.active)
         assert snapshot(viewer) == before
     assert viewer.screenshot(canvas_only=True, flash=False).any()

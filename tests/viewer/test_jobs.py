@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from qtpy.QtCore import QThreadPool
 
 from napari_dmri.errors import DmriWarning, InputError
 from napari_dmri.viewer.jobs import Job
@@ -105,8 +106,8 @@ def test_run_stays_refused_after_a_job_that_was_at_work(viewer, settle):
     assert bar.button.toolTip() == "another scan is chosen now"
 
 
-@pytest.mark.parametrize("made", [7, [Path("a.nii.gz")]])
-def test_a_cancel_that_comes_too_late_drops_a_result_but_owns_up_to_files(viewer, settle, made):
+def cancel_late(settle, made, before_cancel):
+    """Return how a job ends that hears of its cancel after its last report."""
     began, go = threading.Event(), threading.Event()
 
     def work(progress):
@@ -118,32 +119,27 @@ def test_a_cancel_that_comes_too_late_drops_a_result_but_owns_up_to_files(viewer
     job.finished.connect(outcomes.append)
     job.start()
     settle(began.is_set)
+    before_cancel(go, outcomes)
     job.cancel()
     go.set()
     settle(lambda: outcomes)
-    assert outcomes[0].cancelled == (made == 7)
-    assert outcomes[0].result == (None if made == 7 else made)
+    return outcomes[0]
+
+
+@pytest.mark.parametrize("made", [7, [Path("a.nii.gz")]])
+def test_a_cancel_that_comes_too_late_drops_a_result_but_owns_up_to_files(viewer, settle, made):
+    outcome = cancel_late(settle, made, lambda go, outcomes: None)
+    assert outcome.cancelled == (made == 7)
+    assert outcome.result == (None if made == 7 else made)
 
 
 @pytest.mark.parametrize("made", [7, [Path("a.nii.gz")]])
 def test_a_result_that_waits_to_be_shown_can_still_be_cancelled(viewer, settle, made):
-    from qtpy.QtCore import QThreadPool
+    def end(go, outcomes):
+        go.set()
+        # The thread has ended, and the window has not come to show what it left.
+        assert QThreadPool.globalInstance().waitForDone(60_000) and not outcomes
 
-    began, go = threading.Event(), threading.Event()
-
-    def work(progress):
-        began.set()
-        go.wait(20)
-        return made
-
-    job, outcomes = Job("ended", work), []
-    job.finished.connect(outcomes.append)
-    job.start()
-    settle(began.is_set)
-    go.set()
-    # The thread has ended, and the window has not come to show what it left.
-    assert QThreadPool.globalInstance().waitForDone(60_000) and not outcomes
-    job.cancel()
-    settle(lambda: outcomes)
-    assert outcomes[0].cancelled == (made == 7)
-    assert outcomes[0].result == (None if made == 7 else made)
+    outcome = cancel_late(settle, made, end)
+    assert outcome.cancelled == (made == 7)
+    assert outcome.result == (None if made == 7 else made)

@@ -21,6 +21,7 @@ import numpy as np
 from napari_dmri.deconvolve.evaluation.plan import (
     BASES,
     CEILING,
+    DEGREE,
     NETWORKS,
     STEPS,
     TAUGHT,
@@ -151,7 +152,7 @@ def fod_of(
     from napari_dmri.deconvolve.registry import deconvolve
 
     if method == CEILING and case.subject is not None:
-        return case.subject.fod(12)
+        return case.subject.fod(DEGREE)
     scan = case.seen
     responses = tissues_for(case.responses, len(scan.gradients.shells))
     wanted = None if everywhere else case.scored
@@ -305,7 +306,7 @@ def _trained(
         report(0.1 * k / settings.train, f"training subject {k + 1} of {settings.train}")
         case = _case(protocol, "train", k, settings)
         kept = tissues_for(case.responses, len(case.seen.gradients.shells))
-        target = case.subject.fod(12) if taught and case.subject is not None else None
+        target = case.subject.fod(DEGREE) if taught and case.subject is not None else None
         subjects.append(Subject(case.name, case.scan, kept, inputs=case.inputs, target=target))
     state = path.with_name("model.state.safetensors")
     steps = settings.steps or STEPS.get(settings.size)

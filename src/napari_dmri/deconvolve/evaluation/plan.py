@@ -24,6 +24,7 @@ __all__ = [
     "BASES",
     "CEILING",
     "CLASSICAL",
+    "DEGREE",
     "EVERY",
     "NETWORKS",
     "SHIPPED",
@@ -62,6 +63,9 @@ REPEATED = ("shd", "shd-tv", "shd-s")
 """Networks of which several seeds are trained."""
 
 SEEDS = 3
+
+DEGREE = 12
+"""Of the true fODFs that are scored, learned from and tracked: that of the small networks."""
 
 STEPS = {"small": 3000}
 """Steps of training by size; the paper's own plan where none is given."""

@@ -14,7 +14,7 @@ from napari_dmri.deconvolve.evaluation.lesion import (
     lesion_table,
     probe_lesion,
 )
-from napari_dmri.deconvolve.evaluation.plan import CEILING, NETWORKS, Cell, Settings
+from napari_dmri.deconvolve.evaluation.plan import CEILING, DEGREE, NETWORKS, Cell, Settings
 from napari_dmri.deconvolve.evaluation.protocols import (
     PROTOCOLS,
     ROLES,
@@ -48,8 +48,6 @@ __all__ = ["LESION_METHODS", "TRACKED", "study_lesions", "study_tracking"]
 TRACKED = ("csd", "rumba-tv", "shd", "shd-tv", "shd-s")
 LESION_METHODS = ("csd", "msmt-csd", "rumba-tv", "shd", "shd-tv", "shd-s", "shd-s-tv")
 LESIONS = ("csf", "oedema")
-DEGREE = 12
-"""Of true fODFs that are tracked: of the small networks."""
 
 
 def study_tracking(
