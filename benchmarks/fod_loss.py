@@ -21,7 +21,6 @@ import torch
 from _block import BLOCK, on_block
 
 from napari_dmri.commands.networks import weights_of
-from napari_dmri.deconvolve.evaluation.cells import tissues_for
 from napari_dmri.deconvolve.evaluation.protocols import PROTOCOLS, make_case
 from napari_dmri.deconvolve.evaluation.scoring import peaks_of, score_at, validation_score
 from napari_dmri.deconvolve.registry import deconvolve
@@ -45,7 +44,7 @@ def main() -> None:
     case = on_block(make_case(PROTOCOLS[name], "validation", 0))
     inside = case.scored
     assert case.subject is not None
-    responses = tissues_for(case.responses, len(case.seen.gradients.shells))
+    responses = case.responses
     csd = deconvolve(case.seen, "csd", responses, order=ORDER, mask=inside).fod
     others = [tissue for tissue in responses if tissue != "wm"]
     prepared = prepare(case.seen.with_mask(inside), responses, others=others, degree=DEGREE)

@@ -38,7 +38,8 @@ SizeOption = Annotated[
 TissuesOption = Annotated[
     str | None,
     typer.Option(
-        help="Tissues besides white matter: gm,csf, csf, gm or none; by the shells without it."
+        help="Tissues besides white matter: gm,csf, csf, gm or none; without it all that have a "
+        "response."
     ),
 ]
 ModeOption = Annotated[

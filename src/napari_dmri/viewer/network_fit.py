@@ -66,7 +66,7 @@ class FitOptions:
     seen
         Directions of the richest shell that the network sees, to explain all; None shows it all.
     others
-        Tissues besides white matter; None takes those that the shells tell apart, or ``start``'s.
+        Tissues besides white matter; None takes all that have a response, or ``start``'s.
     weights
         Parts of the loss that count otherwise than the method has them, by name.
     """

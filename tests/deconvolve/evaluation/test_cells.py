@@ -127,6 +127,17 @@ def short(tiny: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, obj
     }
 
 
+def test_a_network_separates_the_tissues_of_the_shells_that_it_reconstructs(
+    tmp_path: Path, short: dict[str, object]
+) -> None:
+    asked = {**short, "protocols": ["super"]}
+    asked["settings"] = Settings(scans=SCANS, train=1, test=1, steps=8)
+    (done,) = evaluate(tmp_path, **asked)
+    model = ShdModel.load(tmp_path / "super_mlp_0" / "model.safetensors")
+    assert model.bvalues == (0, 1000) and model.others == ("gm", "csf")
+    assert 0 <= done["f1"] <= 1
+
+
 def test_a_training_stops_when_time_is_over_and_goes_on_to_the_same(
     tmp_path: Path, short: dict[str, object]
 ) -> None:

@@ -99,7 +99,7 @@ def test_subjects_that_do_not_go_together_are_refused(subjects):
         run([subjects[0], Subject("sub-9", low, make_responses())])
     with pytest.warns(DmriWarning, match="sub-0: volumes 16 at b=3000"):
         model = run([subjects[0], Subject("sub-9", low, make_responses())], bvalues=(0, 1000))
-    assert model.bvalues == (0, 1000) and model.others == ("csf",)
+    assert model.bvalues == (0, 1000) and model.others == ("gm", "csf")
     with pytest.raises(InputError, match="no response for gm"):
         only = ResponseSet({"wm": make_responses()["wm"]})
         run([subjects[0], Subject("sub-9", scan, only)], others=("gm",))

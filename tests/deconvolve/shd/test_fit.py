@@ -278,11 +278,12 @@ def test_each_kind_of_network_can_be_fitted(scan, responses, method):
     assert found.deconvolution.provenance["parameters"]["mode"] == "paper"
 
 
-def test_tissues_follow_the_shells():
-    assert choose_others(2, ("wm", "gm", "csf")) == ("csf",)
+def test_every_tissue_with_a_response_is_separated():
+    assert choose_others(2, ("wm", "gm", "csf")) == ("gm", "csf")
+    assert choose_others(3, ("csf", "wm", "gm")) == ("gm", "csf")
     assert choose_others(2, ("wm", "gm")) == ("gm",)
-    assert choose_others(3, ("wm", "gm", "csf")) == ("gm", "csf")
     assert choose_others(3, ("wm",)) == ()
+    assert choose_others(1, ("wm", "gm", "csf")) == ()
 
 
 def test_super_resolution_sees_some_volumes_and_explains_all(scan, responses):
