@@ -67,7 +67,7 @@ GE, PRISMA, CLINICAL, HIGH = (
 MODELS = {
     "shd-s-tv-one-shell": Shipped(
         (0.0, 1100.0),
-        ("csf",),
+        ("gm", "csf"),
         (
             GE,
             PRISMA,

@@ -302,9 +302,9 @@ def test_what_cannot_be_done_is_said_before_any_work(folder, tmp_path):
          "No list at"),
         (("apply", scan, "--method", "shd", "-o", tmp_path / "a.nii.gz", "--response",
           folder / "resp_wm.txt"), "(there are models of shd-s-tv: shd-s-tv-one-shell: b = 0, "
-         "1100, wm + csf; shd-s-tv-two-shells: b = 0, 1000, 3000, wm + gm + csf): choose shd-s-tv, "
-         "fit one to this scan (Fit to this scan, or 'napari-dmri deconvolve fit SCAN --method shd "
-         "-o FOLDER'), or choose a model's file (--model FILE)."),
+         "1100, wm + gm + csf; shd-s-tv-two-shells: b = 0, 1000, 3000, wm + gm + csf): choose "
+         "shd-s-tv, fit one to this scan (Fit to this scan, or 'napari-dmri deconvolve fit SCAN "
+         "--method shd -o FOLDER'), or choose a model's file (--model FILE)."),
         (("apply", scan, "--method", "csd", "-o", tmp_path / "a.nii.gz", "--model", "m"),
          "CSD does not take model"),
     ):  # fmt: skip

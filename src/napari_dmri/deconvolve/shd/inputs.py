@@ -154,7 +154,7 @@ def prepare(
     if len(chosen) > len(table.shells):
         notes.append(
             f"{len(chosen)} tissues from {len(table.shells)} b-values: their amounts are not "
-            "determined by the signal alone"
+            "determined by the signal alone, but by fODFs being sparse"
         )
     if inputs is not None:
         count = sum(s.count for s in seen)

@@ -171,27 +171,21 @@ def _tissues(
 ) -> list[CardCheck]:
     tissues = [str(t) for t in card["tissues"]]
     words = ", ".join(t.upper() for t in tissues)
-    checks = []
     if responses is not None:
         have = {responses.tissue} if isinstance(responses, Response) else set(responses)
         missing = [t for t in tissues if t not in have]
         if missing:
-            checks.append(
-                CardCheck(
-                    "error",
-                    f"The model separates {words} and there is no response of "
-                    f"{', '.join(t.upper() for t in missing)}: estimate it from this scan.",
-                )
+            sentence = (
+                f"The model separates {words} and there is no response of "
+                f"{', '.join(t.upper() for t in missing)}: estimate it from this scan."
             )
+            return [CardCheck("error", sentence)]
     if len(tissues) > len(scan.gradients.shells):
-        checks.append(
-            CardCheck(
-                "warning",
-                f"{words} from {len(scan.gradients.shells)} b-values: how much there is of each is "
-                "not determined by the signal alone.",
-            )
+        words += (
+            f" from {len(scan.gradients.shells)} b-values, told apart by shape: grey matter is "
+            "what has no direction"
         )
-    return checks or [CardCheck("ok", f"Tissues: {words}.")]
+    return [CardCheck("ok", f"Tissues: {words}.")]
 
 
 def _voxels(card: Mapping[str, Any], scan: Scan) -> list[CardCheck]:
