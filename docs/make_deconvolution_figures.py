@@ -1,11 +1,13 @@
-"""Draw the figures of the pages on deconvolution, from a simulated person.
+"""Draw the figures of the pages on deconvolution, from a simulated person and a measured scan.
 
 Run from the repository root: ``python docs/make_deconvolution_figures.py [NAME ...]``; without
-names, all are drawn. ``dock`` needs a display (``bash scripts/on-screen.sh`` gives a virtual one).
+names, all are drawn. ``dock`` needs a display (``bash scripts/on-screen.sh`` gives a virtual one),
+``tissues`` the real scans (``NAPARI_DMRI_DATA``, ``../shared/data`` without it).
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from io import BytesIO
@@ -110,7 +112,37 @@ def keep(viewer: Any, name: str) -> None:
     shot.quantize(192, dither=Image.Dither.NONE).save(DOCS / "images" / name, optimize=True)
 
 
-FIGURES = {"responses": figure_responses, "dock": figure_dock}
+def figure_tissues() -> None:
+    """Draw what a shipped network makes of a measured scan of one shell."""
+    from napari_dmri import brain_mask
+    from napari_dmri.deconvolve import deconvolve
+    from napari_dmri.io import read_scan
+
+    folder = Path(os.environ.get("NAPARI_DMRI_DATA", DOCS.parents[1] / "shared" / "data"))
+    scan = read_scan(folder / "siemens_trio" / "dwi.nii.gz")
+    scan = scan.with_mask(brain_mask(scan))
+    responses = estimate_response(scan)
+    plane = scan.shape[2] // 2
+    wanted = np.zeros(scan.grid, bool)
+    wanted[:, :, plane] = scan.mask[:, :, plane]
+    found = deconvolve(scan, "shd-s-tv", responses, mask=wanted)
+    b0 = scan.mean_b0()
+    panels = {
+        "b0": b0 / np.quantile(b0[scan.mask], 0.98),
+        "white matter": found.fod.coefficients[..., 0],
+        "grey matter": found.maps["gm"].data,
+        "CSF": found.maps["csf"].data,
+    }
+    figure, axes = plt.subplots(1, 4, figsize=(11, 3.4), dpi=90, layout="constrained")
+    for ax, (title, values) in zip(axes, panels.items(), strict=True):
+        factor = 1 if title == "b0" else np.sqrt(4 * np.pi)
+        ax.imshow(factor * values[:, :, plane].T, cmap="gray", origin="lower", vmin=0, vmax=1)
+        ax.set_title(title, fontsize=10)
+        ax.set_axis_off()
+    save(figure, "deconvolve_tissues.png", dpi=90)
+
+
+FIGURES = {"responses": figure_responses, "dock": figure_dock, "tissues": figure_tissues}
 
 
 def save(figure: Figure, name: str, dpi: int) -> None:
