@@ -77,7 +77,6 @@ def measure_fit(
 
     from _block import on_block
 
-    from napari_dmri.deconvolve.evaluation.cells import tissues_for
     from napari_dmri.deconvolve.evaluation.protocols import PROTOCOLS, make_case
     from napari_dmri.deconvolve.registry import deconvolve
     from napari_dmri.deconvolve.shd import live
@@ -87,7 +86,7 @@ def measure_fit(
     case = make_case(PROTOCOLS["low"], "validation", 0, size=size)
     scan = case.seen
     assert scan.mask is not None
-    responses = tissues_for(case.responses, len(scan.gradients.shells))
+    responses = case.responses
     voxels = int(scan.mask.sum())
     expected = forecast_fit(voxels, METHOD, size=SIZE, device=device, minutes=minutes)
     kept = Kept(marks)
