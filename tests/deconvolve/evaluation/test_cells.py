@@ -127,7 +127,7 @@ def short(tiny: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, obj
     }
 
 
-def test_a_network_separates_the_tissues_of_the_shells_that_it_reconstructs(
+def test_a_network_separates_all_tissues_where_it_sees_one_shell_too(
     tmp_path: Path, short: dict[str, object]
 ) -> None:
     asked = {**short, "protocols": ["super"]}

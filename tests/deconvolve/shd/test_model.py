@@ -205,10 +205,9 @@ def test_extra_shells_tissues_and_origin() -> None:
     extra = {s: v for s, v in levels(some, a_scan(simulated=True), None).items() if v != "ok"}
     assert "32 at b=1000 s/mm²; these volumes are left out" in one(extra, "warning")
     single = a_scan(table().select(np.flatnonzero(table().bvalues != 1000)), simulated=True)
-    assert levels(some, single, None).keys() >= {
-        "Tissues: WM, GM, CSF from 2 b-values, told apart by shape: grey matter is what has no "
-        "direction."
-    }
+    assert "WM, GM, CSF from 2 b-values, told apart by shape" in one(
+        {s: v for s, v in levels(some, single, None).items() if s.startswith("Tissues")}, "ok"
+    )
     assert any("simulated scans" in s for s in levels(some, a_scan(), None))
     own = levels(some, a_scan(subject="01"), None)
     assert any("01 is one of them" in s for s in own)
