@@ -3,8 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_dmri.deconvolve.base import Deconvolution
 from napari_dmri.errors import InputError
-from napari_dmri.images import ShImage, TensorImage
+from napari_dmri.images import (
+    PeakImage,
+    Response,
+    ResponseSet,
+    ScalarImage,
+    ShImage,
+    TensorImage,
+)
 
 
 def tensor_image(eigenvalues: list[float], principal: tuple[float, ...] = (1, 0, 0)) -> TensorImage:
@@ -49,3 +57,31 @@ def test_sh_images_know_their_order_and_refuse_other_counts() -> None:
         ShImage(np.zeros((2, 2, 2, 10), np.float32), np.eye(4))
     with pytest.raises(InputError, match=r"expected \(x, y, z, C\)"):
         ShImage(np.zeros((2, 15), np.float32), np.eye(4))
+
+
+def test_at_the_prompt_they_say_what_they_are_and_not_their_voxels() -> None:
+    grid = (40, 50, 60)
+    fod = ShImage(np.zeros((*grid, 45), np.float32), np.eye(4), name="fODF")
+    residual = ScalarImage(np.zeros(grid, np.float32), np.eye(4), "residual", "S/b0")
+    responses = ResponseSet(
+        {
+            "csf": Response(np.ones((2, 1)), (0, 1000), "csf"),
+            "wm": Response(np.ones((2, 5)), (0, 1000)),
+        },
+        voxels=residual,
+    )
+    said = {
+        tensor_image([1e-3, 0, 0]): "TensorImage('tensor', (1, 1, 1))",
+        residual: "ScalarImage('residual', (40, 50, 60), S/b0)",
+        PeakImage(
+            np.zeros((*grid, 5, 3), np.float32), np.zeros((*grid, 5), np.float32), np.eye(4)
+        ): ("PeakImage('peaks', (40, 50, 60), up to 5 a voxel)"),
+        Deconvolution(fod, {"residual": residual}, voxels=7): (
+            "Deconvolution(ShImage('fODF', (40, 50, 60), order 8), maps residual; 7 voxels)"
+        ),
+    }
+    for value, text in said.items():
+        assert repr(value) == text
+    assert repr(responses) == (
+        "ResponseSet(Response('wm', b = 0, 1000, order 8), Response('csf', b = 0, 1000, order 0))"
+    )

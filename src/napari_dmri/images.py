@@ -46,6 +46,10 @@ class ScalarImage:
     units: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        units = f", {self.units}" if self.units else ""
+        return f"ScalarImage({self.name!r}, {self.shape}{units})"
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the array."""
@@ -141,6 +145,9 @@ class TensorImage:
     name: str = "tensor"
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"TensorImage({self.name!r}, {self.shape[:3]})"
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape (X, Y, Z, 6)."""
@@ -223,6 +230,9 @@ class PeakImage:
                 f"{self.directions.shape[:-1]}."
             )
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+
+    def __repr__(self) -> str:
+        return f"PeakImage({self.name!r}, {self.shape[:3]}, up to {self.shape[3]} a voxel)"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -322,6 +332,9 @@ class ResponseSet(Mapping[str, Response]):
             )
         ordered = {name: self.tissues[name] for name in TISSUES if name in self.tissues}
         object.__setattr__(self, "tissues", MappingProxyType(ordered))
+
+    def __repr__(self) -> str:
+        return f"ResponseSet({', '.join(repr(response) for response in self.tissues.values())})"
 
     def __getitem__(self, tissue: str) -> Response:
         return self.tissues[tissue]

@@ -49,6 +49,10 @@ class Deconvolution:
     converged: int = 0
     axes: NDArray[np.float64] | None = None
 
+    def __repr__(self) -> str:
+        maps = f", maps {', '.join(self.maps)}" if self.maps else ""
+        return f"Deconvolution({self.fod!r}{maps}; {self.voxels} voxels)"
+
     @property
     def provenance(self) -> Mapping[str, Any]:
         """How it was made."""
