@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from napari_dmri.deconvolve.shd import Architecture, build_network
+from napari_dmri.deconvolve.shd.network import on_half_spheres
 from napari_dmri.errors import InputError
 from napari_dmri.sphere.graph import healpix_laplacian
 from napari_dmri.sphere.harmonics import design_matrix
@@ -81,6 +84,23 @@ def test_half_a_sphere_gives_what_the_full_one_gives() -> None:
     with torch.no_grad():
         for one, other in zip(half(shells), full(shells), strict=True):
             assert _relative(one, other) < 1e-5
+
+
+@pytest.mark.parametrize("patch", [1, 3])
+def test_whole_spheres_are_halved_with_the_same_weights(patch: int) -> None:
+    gains = ((1.0, 2.0, 3.0), (2.0, 4.0, 8.0))
+    whole = _network(patch=patch, hemisphere=False, full_head=True, gains=gains)
+    edge = max(2, patch)
+    shells = _shells(2, edge, edge, edge)
+    half, architecture = on_half_spheres(whole, whole.architecture)
+    assert architecture == replace(whole.architecture, hemisphere=True)
+    assert half.training == whole.training
+    with torch.no_grad():
+        for one, other in zip(half(shells), whole(shells), strict=True):
+            assert _relative(one, other) < 1e-5
+        again, same = on_half_spheres(half, architecture)
+        assert same == architecture and again is not half
+        assert torch.equal(again(shells)[0], half(shells)[0])
 
 
 def _turn(shells: torch.Tensor, planes: tuple[int, int]) -> torch.Tensor:

@@ -18,6 +18,7 @@ from napari_dmri.errors import Cancelled, InputError
 
 SMALL = {"n_side": 2, "degree": 4, "depth": 2, "filters": 4}
 PATCHES = Architecture(patch=3, **SMALL)
+WHOLE = replace(PATCHES, hemisphere=False, full_head=True)
 TILES = Architecture(layer="spectral", patch=4, **SMALL)
 CONVOLVED = Architecture(layer="convolution", patch=4, **SMALL)
 REPEATED = Architecture(layer="spectral", patch=4, border="repeat", **SMALL)
@@ -66,9 +67,10 @@ def test_predicted_b0_is_the_measured_one(prepared):
     assert np.allclose(b0[prepared.mask], prepared.b0[prepared.mask], rtol=1e-4)
 
 
-def test_patches_keep_their_middle_voxel(prepared):
-    network = network_of(PATCHES)
-    found = predict_network(network, PATCHES, prepared, ("csf",), mode="paper", device="cpu")
+@pytest.mark.parametrize("made", [PATCHES, WHOLE])
+def test_patches_keep_their_middle_voxel(prepared, made):
+    network = network_of(made)
+    found = predict_network(network, made, prepared, ("csf",), mode="paper", device="cpu")
     block = prepared.coefficients[2:5, 1:4, 1:4][None]
     with torch.inference_mode():
         fod, _ = network.eval()(torch.from_numpy(np.ascontiguousarray(block)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +24,14 @@ if TYPE_CHECKING:
     from napari_dmri.deconvolve.shd.architecture import Architecture
     from napari_dmri.deconvolve.shd.unet import Maker
 
-__all__ = ["NETWORKS", "ChebyshevMaker", "Head", "SphereNetwork", "build_network"]
+__all__ = [
+    "NETWORKS",
+    "ChebyshevMaker",
+    "Head",
+    "SphereNetwork",
+    "build_network",
+    "on_half_spheres",
+]
 
 NETWORKS = {
     "chebyshev": "network:SphereNetwork",
@@ -79,6 +88,30 @@ def build_network(
             torch.manual_seed(seed)
         network: nn.Module = kind(architecture, shells, others)
     return network
+
+
+def on_half_spheres(
+    network: nn.Module, architecture: Architecture
+) -> tuple[nn.Module, Architecture]:
+    """Return a copy that computes the same on half of each sphere, and its architecture.
+
+    Signals are even, f(-u) = f(u), and filters, pooling and non-linearity keep them so: half of the
+    vertices tell the other half, and the weights are the same (Elaldi et al., NeurIPS 2024).
+
+    Parameters
+    ----------
+    network
+        Any of the family; one without whole spheres is copied as it is.
+    architecture
+        What it is made of.
+    """
+    if architecture.hemisphere or not isinstance(network, SphereNetwork):
+        return copy.deepcopy(network), architecture
+    half = replace(architecture, hemisphere=True)
+    made = type(network)(half, network.shells, network.others)
+    made.load_state_dict(network.state_dict())
+    made.train(network.training)
+    return made.to(network.evaluate), half
 
 
 class Head(Layer):

@@ -16,7 +16,6 @@ that repeats voxels 0.708 and 0.726, in half of the time.
 
 from __future__ import annotations
 
-import copy
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -140,6 +139,8 @@ def predict_network(
 ) -> Prediction:
     """Run a network on a prepared scan; see `predict`. The network is left as it is.
 
+    RT-ESD's whole spheres are halved here: the same fODFs to rounding, in less than half the time.
+
     Parameters
     ----------
     network, architecture, others
@@ -159,11 +160,13 @@ def predict_network(
     """
     import torch
 
+    from napari_dmri.deconvolve.shd.network import on_half_spheres
     from napari_dmri.device import choose_device, exact_float32
 
     check_mode(mode, architecture)
     where = choose_device(device)
-    runner = copy.deepcopy(network).to(where.torch()).eval()
+    runner, architecture = on_half_spheres(network, architecture)
+    runner = runner.to(where.torch()).eval()
     run = _Run(runner, architecture, prepared, tuple(others), where.name, progress or silent)
     box = whole(region, prepared.mask.shape)
     with torch.inference_mode(), exact_float32(), run.interruptible():

@@ -145,7 +145,7 @@ PRESETS: dict[str, Preset] = _listed(
     Preset(
         "rt-esd",
         "RT-ESD",
-        "SHD's predecessor on whole spheres: the same quality, 2.5 times slower.",
+        "SHD's predecessor on whole spheres: the same quality, 2.5 times slower to train.",
         RT_ESD,
         Architecture(hemisphere=False, full_head=True),
         LossWeights(),
