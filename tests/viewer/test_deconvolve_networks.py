@@ -241,7 +241,7 @@ def test_tissues_and_weights_of_the_loss_are_chosen_told_and_kept(
 ):
     how, scan = dock.fit_settings, dock.scan
     rows = [how.tissues.itemText(i) for i in range(how.tissues.count())]
-    assert rows == ["all with a response", "WM", "WM + CSF", "WM + GM", "WM + GM + CSF"]
+    assert rows == ["as many as b-values", "WM", "WM + CSF", "WM + GM", "WM + GM + CSF"]
     items = how.tissues.model()
     assert [items.item(i).isEnabled() for i in range(5)] == [True, True, True, False, False]
     assert "responses of WM, CSF and none of GM" in items.item(4).toolTip()

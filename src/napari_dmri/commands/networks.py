@@ -39,7 +39,7 @@ TissuesOption = Annotated[
     str | None,
     typer.Option(
         help="Tissues besides white matter: gm,csf, csf, gm or none; without it all that have a "
-        "response."
+        "response, and as many as b-values in a fit to one scan."
     ),
 ]
 ModeOption = Annotated[

@@ -66,7 +66,7 @@ class FitOptions:
     seen
         Directions of the richest shell that the network sees, to explain all; None shows it all.
     others
-        Tissues besides white matter; None takes all that have a response, or ``start``'s.
+        Tissues besides white matter; None takes as many as b-values, or ``start``'s.
     weights
         Parts of the loss that count otherwise than the method has them, by name.
     """
@@ -124,7 +124,8 @@ def tissues_of(
         return tuple(map(str, options.start.card["tissues"]))
     if responses is None:
         return None
-    return ("wm", *choose_others(len(scan.gradients.shells), tuple(responses)))
+    known = choose_others(len(scan.gradients.shells), tuple(responses), one_scan=True)
+    return ("wm", *known)
 
 
 def _likely(device: str) -> str:

@@ -286,6 +286,13 @@ def test_every_tissue_with_a_response_is_separated():
     assert choose_others(1, ("wm", "gm", "csf")) == ()
 
 
+def test_one_scan_is_separated_into_as_many_tissues_as_b_values():
+    assert choose_others(2, ("wm", "gm", "csf"), one_scan=True) == ("csf",)
+    assert choose_others(3, ("csf", "wm", "gm"), one_scan=True) == ("gm", "csf")
+    assert choose_others(2, ("wm", "gm"), one_scan=True) == ("gm",)
+    assert choose_others(1, ("wm", "gm", "csf"), one_scan=True) == ()
+
+
 def test_super_resolution_sees_some_volumes_and_explains_all(scan, responses):
     from napari_dmri.deconvolve.shd.inputs import choose_subset
 

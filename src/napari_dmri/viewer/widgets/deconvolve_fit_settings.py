@@ -22,7 +22,7 @@ __all__ = ["FitSettings", "WeightField"]
 MODES = {"paper": "paper: patch by patch", "tiled": "tiled: whole blocks"}
 
 TISSUES: tuple[tuple[str, tuple[str, ...] | None], ...] = (
-    ("all with a response", None),
+    ("as many as b-values", None),
     ("WM", ()),
     ("WM + CSF", ("csf",)),
     ("WM + GM", ("gm",)),
