@@ -61,9 +61,9 @@ def choose_others(
     s/mm², two reconstructed) SHD-S comes to F1 0.893 with it and 0.792 without, and white matter's
     amount correlates with the truth by 0.89 and 0.35.
 
-    A fit to one scan has little to learn shapes from. On a measured one (20 directions at b = 1000
-    s/mm²) SHD-TV explained nearly all by grey matter and left no fibres; there, there are as many
-    tissues as b-values, CSF before grey matter.
+    A fit to one scan takes as many tissues as b-values, CSF before grey matter: fitted to a
+    measured scan (20 directions at b = 1000 s/mm²) with all three, SHD-TV explained nearly all by
+    grey matter and left no fibres.
 
     Parameters
     ----------
