@@ -133,7 +133,9 @@ def tissues_for(responses: ResponseSet, bvalues: int) -> ResponseSet:
     So much for classical methods, which a third tissue on two b-values either is refused (MSMT-CSD)
     or does not help (RUMBA-TV: F1 0.767 with it and without); networks take all tissues.
     """
-    kept = [t for t in ("wm", "csf", "gm") if t in responses][:bvalues]
+    from napari_dmri.deconvolve.shd.fit import choose_others
+
+    kept = ("wm", *choose_others(bvalues, tuple(responses), one_scan=True))
     return ResponseSet({tissue: responses[tissue] for tissue in responses if tissue in kept})
 
 
