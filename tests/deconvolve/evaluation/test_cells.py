@@ -145,10 +145,10 @@ def test_a_training_stops_when_time_is_over_and_goes_on_to_the_same(
     said: list[str] = []
     calls = 0
     while not (parts := evaluate(
-        tmp_path / "parts", minutes=1e-6, progress=lambda _, text: said.append(text), **short
+        tmp_path / "parts", minutes=1e-12, progress=lambda _, text: said.append(text), **short
     )):  # fmt: skip
         calls += 1
-        assert said[-1].startswith("stopped after 1e-06 minutes; the same command goes on")
+        assert said[-1].startswith("stopped after 1e-12 minutes; the same command goes on")
         assert calls < 20, "no call gets further than the one before"
     assert calls > 3
     cell = "random_mlp_0"

@@ -74,8 +74,8 @@ def evaluate(
     protocols, methods, seeds
         What is done now; see `planned_cells`.
     minutes
-        After so many no cell is begun, and a training stops and keeps its state; None does all.
-        What goes before and after a training has no state and takes what it takes.
+        After so many no other cell is begun, and a training stops and keeps its state; None does
+        all, 0 nothing. What goes before and after a training has no state and takes what it takes.
     device, progress
         Where it runs; who is told, and may raise `Cancelled`.
 
@@ -98,7 +98,9 @@ def evaluate(
     done = len(cells) - len(left)
     try:
         for n, cell in enumerate(left, done):
-            clock.check()
+            # However little time there is, a call brings the work on.
+            if cell is not left[0] or not (minutes is None or minutes > 0):
+                clock.check()
             inner = part(report, n / len(cells), (n + 1) / len(cells), f"{cell.name}: ")
             _run(cell, folder, settings, device, clock, inner)
             done = n + 1
