@@ -1,23 +1,24 @@
 r"""Notice when a training without supervision has fallen into a useless answer, and say so.
 
-Three answers make the loss small without any fibre in them: all voxels get the same fODF, all fODFs
-are round, or every voxel is wholly one tissue. With a the orders above 0 of an fODF over its order
-0, the first two are
+Three answers make the loss small without being of use: all voxels get the same fODF, all fODFs are
+round, or a tissue is lost to the others. With a the orders above 0 of an fODF over its order 0, the
+first two are
 
 .. math::
 
     \frac{\lVert \overline{a} \rVert^2}{\overline{\lVert a \rVert^2}} \to 1, \qquad
     \overline{\lVert a \rVert^2} \to 0 .
 
-A scan may be like that itself, so that the same numbers of what goes in, and fractions of tissues
-from the shells' means alone, must speak against it.
+A scan may be like that itself, so that the same numbers of what goes in must speak against it. Of
+tissues, the shells' means alone tell in how many voxels white matter is most: useful networks agree
+with them (on simulated subjects, their share lies between 0.8 and 1.2 of the means').
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,8 +35,9 @@ __all__ = ["Collapsed", "Facts", "Watch", "explain", "facts_of", "given_facts"]
 
 Array = NDArray[Any]
 
-ALIKE, ROUND, PURE = 0.98, 2e-3, 0.005
-"""Alikeness and roundness of collapsed fODFs; distance of a fraction from 0 or 1."""
+ALIKE, ROUND, LOST = 0.98, 2e-3, 0.1
+"""Alikeness and roundness of collapsed fODFs; of the voxels that are mostly a tissue by the shells'
+means, the share that are left of a lost one."""
 
 STILL = 0.99
 """Share of an epoch's loss above which the next one's has stood still."""
@@ -61,14 +63,13 @@ class Facts:
         Energy of the mean anisotropy over the mean energy of anisotropy, 0 to 1.
     energy
         Mean energy of the orders above 0 over order 0.
-    fibres, tissues
-        Share of voxels that are hardly white matter, and of those that are wholly so.
+    white
+        Share of voxels that are mostly white matter; None without other tissues.
     """
 
     alike: float
     energy: float
-    fibres: float = 0.0
-    tissues: float = 0.0
+    white: float | None = None
 
 
 def facts_of(coefficients: Array, fractions: Array | None = None) -> Facts:
@@ -84,10 +85,8 @@ def facts_of(coefficients: Array, fractions: Array | None = None) -> Facts:
     rest = coefficients[:, 1:] / np.where(np.abs(first) > 1e-12, first, np.inf)
     energy = float(np.square(rest).sum(1).mean())
     mean = float(np.square(rest.mean(0)).sum())
-    if fractions is None or not len(fractions):
-        return Facts(mean / max(energy, 1e-30), energy)
-    none, full = float((fractions < PURE).mean()), float((fractions > 1 - PURE).mean())
-    return Facts(mean / max(energy, 1e-30), energy, none, full)
+    white = None if fractions is None else float((fractions > 0.5).mean())
+    return Facts(mean / max(energy, 1e-30), energy, white)
 
 
 def explain(made: Facts, given: Facts) -> str:
@@ -98,17 +97,23 @@ def explain(made: Facts, given: Facts) -> str:
     made
         Of the fODFs, and of white matter's fractions in them.
     given
-        Of the shells that went in, and of fractions that their means alone tell: ``fibres`` and
-        ``tissues`` are here the shares of voxels that are mostly white matter and mostly not.
+        Of the shells that went in, and of the fractions that their means alone tell.
     """
     if made.energy < ROUND and given.energy > 10 * ROUND:
         return "all fODFs are round, without any direction"
     if made.alike > ALIKE and given.alike < 0.9 * ALIKE:
         return "all voxels have the same fODF"
-    if made.fibres > 1 - PURE and given.fibres > SOME:
-        return "white matter's fraction is 0 in all voxels"
-    if made.tissues > 1 - PURE and given.tissues > SOME:
-        return "white matter's fraction is 1 in all voxels, and the other tissues' 0"
+    if made.white is None or given.white is None:
+        return ""
+    for tissue, share, means in (
+        ("white matter", made.white, given.white),
+        ("another tissue", 1 - made.white, 1 - given.white),
+    ):
+        if means > SOME and share < LOST * means:
+            return (
+                f"{100 * share:.2g} % of the voxels are mostly {tissue}, where the shells' means "
+                f"alone tell of {100 * means:.2g} %"
+            )
     return ""
 
 
@@ -204,6 +209,4 @@ def given_facts(batch: Batch) -> Facts:
     rows = means[:: max(1, len(means) // 500)]
     amounts = np.array([nnls(kinds, row)[0] for row in rows]) * weight
     white = amounts[:, 0] / np.maximum(amounts.sum(1), 1e-12)
-    return Facts(
-        facts.alike, facts.energy, float((white > 0.5).mean()), float((white < 0.5).mean())
-    )
+    return replace(facts, white=float((white > 0.5).mean()))

@@ -57,4 +57,4 @@ def _spread(patches: FodPatches, count: int, tries: int) -> Iterator[Batch]:
 
 def _apart(a: Facts, b: Facts) -> float:
     """Return how far the shares of tissues, and how alike directions are, lie apart."""
-    return abs(a.fibres - b.fibres) + abs(a.tissues - b.tissues) + abs(a.alike - b.alike)
+    return 2 * abs((a.white or 0.0) - (b.white or 0.0)) + abs(a.alike - b.alike)
