@@ -8,10 +8,11 @@ import warnings
 from pathlib import Path
 
 import pytest
+from qtpy import sip
 from qtpy.QtCore import QThreadPool
 
 from napari_dmri.errors import DmriWarning, InputError
-from napari_dmri.viewer.jobs import Job
+from napari_dmri.viewer.jobs import Job, PreviewJob
 
 pytestmark = pytest.mark.viewer
 
@@ -61,6 +62,32 @@ def test_cancel_stops_at_the_next_report(viewer, settle):
     assert outcomes[0].cancelled
     assert reached == []
     assert not job.running
+
+
+@pytest.mark.parametrize("last", ["report", "preview", "result"])
+def test_a_job_that_qt_has_dropped_stops_without_a_word(viewer, settle, caplog, capfd, last):
+    """Python takes the window's objects away at exit, when a thread may still be at work."""
+    started, go_on = threading.Event(), threading.Event()
+    reached = []
+
+    def work(progress, preview):
+        started.set()
+        go_on.wait(10)
+        if last == "report":
+            progress(0.5, "half")
+        elif last == "preview":
+            preview("a slice")
+        reached.append("the end")
+
+    job = PreviewJob("wait", work)
+    job.start()
+    settle(started.is_set)
+    job._activity.close()
+    sip.delete(job)
+    go_on.set()
+    assert QThreadPool.globalInstance().waitForDone(5000)
+    assert reached == (["the end"] if last == "result" else [])
+    assert not caplog.records and "Error" not in capfd.readouterr().err
 
 
 def test_bad_input_is_one_sentence_and_a_bug_is_named(viewer, settle):

@@ -10,13 +10,14 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from napari.qt.threading import FunctionWorker, create_worker
 from napari.utils import progress as activity
+from qtpy.compat import isalive
 from qtpy.QtCore import QObject, Signal
 
 from napari_dmri.errors import Cancelled, DmriWarning, InputError
@@ -79,14 +80,24 @@ class Job(QObject):
     def _run(self) -> None:
         with _own_warnings() as seen:
             outcome = self._attempt()
-        self._left.emit(replace(outcome, warnings=tuple(dict.fromkeys(seen))))
+        with suppress(Cancelled):
+            self._emit("_left", replace(outcome, warnings=tuple(dict.fromkeys(seen))))
+
+    def _emit(self, signal: str, *values: Any) -> None:
+        """Emit from the thread; raise `Cancelled` once Qt has dropped the job, as at exit."""
+        try:
+            getattr(self, signal).emit(*values)
+        except RuntimeError:
+            if isalive(self):
+                raise
+            raise Cancelled from None
 
     def _attempt(self) -> Outcome:
         function, args, kwargs = self._call
-        tell = throttled(lambda fraction, text: self.progressed.emit(float(fraction), text))
+        tell = throttled(lambda fraction, text: self._emit("progressed", float(fraction), text))
 
         def report(fraction: float, text: str) -> None:
-            if self._worker is not None and self._worker.abort_requested:
+            if not isalive(self) or (self._worker is not None and self._worker.abort_requested):
                 raise Cancelled
             tell(fraction, text)
 
@@ -183,7 +194,7 @@ class PreviewJob(Job):
 
     def __init__(self, title: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         super().__init__(title, function, *args, **kwargs)
-        self._call[2]["preview"] = self.previewed.emit
+        self._call[2]["preview"] = lambda found: self._emit("previewed", found)
 
 
 def _wrote(result: Any) -> bool:
