@@ -210,6 +210,9 @@ def test_a_collapse_is_told_and_begun_again_at_a_lower_rate(tmp_path, scan, resp
     monkeypatch.setattr(Watch, "look", lambda *_: "all fODFs are round")
     with pytest.raises(Collapsed, match=r"also after 2 beginnings.*Check the responses"):
         run(scan, responses, retries=1)
+    one_shell = scan.select(np.flatnonzero(scan.gradients.bvalues < 2000))
+    with pytest.raises(Collapsed, match=r"\. 3 tissues from 2 b-values may be too many: fit 2\."):
+        run(one_shell, responses, others=("gm", "csf"), retries=0)
 
 
 def test_a_loss_that_is_not_finite_is_begun_again_too(scan, responses, monkeypatch):

@@ -63,7 +63,7 @@ def choose_others(
 
     A fit to one scan takes as many tissues as b-values, CSF before grey matter: fitted to a
     measured scan (20 directions at b = 1000 s/mm²) with all three, SHD-TV explained nearly all by
-    grey matter and left no fibres.
+    grey matter at each of three learning rates.
 
     Parameters
     ----------

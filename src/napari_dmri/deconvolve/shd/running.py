@@ -163,7 +163,7 @@ def train_with_retries(
             except (Collapsed, Diverged) as error:
                 drop_state(path)
                 if number >= retries:
-                    raise _given_up(error, plan, number) from error
+                    raise _given_up(error, plan, number, shells, 1 + others) from error
                 words = f"{error} It begins again at a learning rate of {plan.lr * LOWER:.2g}."
                 number += 1
             except (MemoryError, RuntimeError) as error:
@@ -189,12 +189,17 @@ def train_with_retries(
     return Outcome(network, fit, plan, tuple(notes))
 
 
-def _given_up(error: InputError, plan: Plan, number: int) -> InputError:
+def _given_up(error: InputError, plan: Plan, number: int, shells: int, tissues: int) -> InputError:
     words = str(error).rstrip(".")
+    many = (
+        f"{tissues} tissues from {shells} b-values may be too many: fit {shells}. Else check"
+        if tissues > shells
+        else "Check"
+    )
+    tried = f"also after {number + 1} beginnings, the last at a learning rate of {plan.lr:.2g}"
     return Collapsed(
-        f"{words}, also after {number + 1} beginnings, the last at a learning rate of "
-        f"{plan.lr:.2g}. Check the responses (those of this scan?), the gradient directions and "
-        "the mask; or use a trained model instead of fitting one."
+        f"{words}{f', {tried}' if number else ''}. {many} the responses (those of this scan?), the "
+        "gradient directions and the mask; or use a trained model instead of fitting one."
     )
 
 
