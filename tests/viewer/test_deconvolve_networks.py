@@ -117,7 +117,7 @@ def test_networks_are_a_group_of_their_own_and_can_be_fitted(dock):
 def test_a_fit_shows_the_slice_and_its_curves_and_leaves_fods_and_a_model(
     viewer, dock, plan, settle, finish, tmp_path, monkeypatch
 ):
-    plan(3, 60)
+    plan(3, 16)
     shown = []
     show = dock.live.show
     dock.live.show = lambda *a: (show(*a), shown.append((dock.live.layer, dock.live.layer.data)))
