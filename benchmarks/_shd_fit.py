@@ -155,8 +155,8 @@ class Kept:
         kept = self
 
         class Listener(Live):
-            def begin(self, network: Any, plan: Any, batches: Any, loss: Any = None) -> None:
-                super().begin(network, plan, batches, loss)
+            def begin(self, network: Any, plan: Any, batches: Any, *more: Any) -> None:
+                super().begin(network, plan, batches, *more)
                 kept.plan, kept.batches = plan, batches
 
             def __call__(self, event: Any) -> None:

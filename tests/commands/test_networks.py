@@ -76,6 +76,15 @@ def test_fit_writes_fods_maps_model_and_curves(folder, tmp_path):
     first, second = read_map(out / "csf.nii.gz"), read_map(tmp_path / "csf.nii.gz")
     assert np.allclose(first.data, second.data, atol=1e-5)
 
+    # A map that it cannot give is refused before anything is written.
+    result = run("apply", scan, "--method", "shd-s-tv", "--model", out / "model.safetensors",
+                 "-o", tmp_path / "no.nii.gz", *common, "--gm", tmp_path / "gm.nii.gz",
+                 code=2)  # fmt: skip
+    assert "--gm is asked for and model.safetensors is of wm, csf alone" in " ".join(
+        result.output.split()
+    )
+    assert not (tmp_path / "no.nii.gz").exists() and not (tmp_path / "gm.nii.gz").exists()
+
 
 def test_a_fit_that_was_stopped_keeps_its_state_and_goes_on(folder, tmp_path, monkeypatch):
     from napari_dmri.deconvolve.shd import fit as module

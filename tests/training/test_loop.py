@@ -255,9 +255,31 @@ def test_the_state_is_refused_where_settings_or_data_differ(tmp_path):
         run(network(), state=path, settings={"data": "a"}, progress=StopAt(20))
     with pytest.raises(InputError, match=r"other settings \(data: a then, b now\)"):
         run(network(), state=path, settings={"data": "b"})
+    long = {"plan": {"lr": 1, "steps": 2}, "data": "0" * 64}
+    other = {"plan": {"lr": 1, "steps": 3}, "data": "1" * 64}
+    with pytest.raises(Cancelled):
+        run(network(), state=tmp_path / "long", settings=long, progress=StopAt(20))
+    with pytest.raises(InputError, match=r"\(other data; plan's steps: 2 then, 3 now\)"):
+        run(network(), state=tmp_path / "long", settings=other)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(InputError, match="not a whole safetensors file"):
         run(network(), state=path, settings={"data": "a"})
+
+
+def test_what_a_listener_remembers_is_kept_with_the_state(tmp_path):
+    path = tmp_path / "state.safetensors"
+    memory: dict[str, list[int]] = {}
+
+    def tell(event):
+        if event.kind == "epoch":
+            memory.setdefault("epochs", []).append(event.epoch)
+
+    with pytest.raises(Cancelled):
+        run(network(), state=path, memory=memory, on_event=tell, progress=StopAt(20))
+    seen = list(memory["epochs"])
+    memory.clear()
+    fit = run(network(), state=path, memory=memory, on_event=tell)
+    assert seen and memory["epochs"] == list(range(1, len(fit.curves)))
 
 
 def test_what_cannot_be_trained_is_refused():

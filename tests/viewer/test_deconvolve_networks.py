@@ -169,7 +169,9 @@ def test_a_fit_shows_the_slice_and_its_curves_and_leaves_fods_and_a_model(
     dock.compare.let_go()
 
 
-def test_a_fit_pauses_stops_goes_on_and_its_best_is_used(viewer, dock, plan, settle, finish, qtbot):
+def test_a_fit_pauses_stops_goes_on_and_its_best_is_used(
+    viewer, dock, plan, settle, finish, tmp_path
+):
     plan(400, 2)
     before = list(viewer.layers)
     dock.run_bar.button.click()
@@ -195,6 +197,15 @@ def test_a_fit_pauses_stops_goes_on_and_its_best_is_used(viewer, dock, plan, set
     dock.fit_settings.seed.setValue(0)
     assert "was stopped after" in dock.run_bar.message.sentence
     assert dock.run_bar.button.text() == "Go on"
+    # With other responses it does not go on, and nothing of it is lost.
+    own = responses_of(dock.scan)
+    other = replace(own["csf"], zonal=1.1 * own["csf"].zonal)
+    write_responses(ResponseSet({"wm": own["wm"], "csf": other}), tmp_path / "other_wm.txt")
+    assert dock.response.load(tmp_path / "other_wm.txt")
+    dock.run_bar.button.click()
+    settle(lambda: not dock.run_bar.running)
+    assert "had other responses" in dock.run_bar.message.sentence and dock.fit.anew.isVisible()
+    assert dock.response.load(tmp_path / "wm.txt")
     chosen = [box for box in dock.outputs.values() if box.isChecked()]
     for box in chosen:
         box.setChecked(False)

@@ -184,6 +184,7 @@ def apply(
         where = "from " + response.name if response is not None else "estimated from the scan"
         if responses is None:
             responses = estimate_response(source, progress=part(progress, 0, 0.2, "response: "))
+        _require_tissues(chosen, source, responses, model, targets)
         result = deconvolve(
             source, chosen.name, responses, device=device, progress=part(progress, 0.2, 1),
             **settings,
@@ -268,6 +269,37 @@ def _refuse(
         if name not in (*method.maps, "afd"):
             raise InputError(
                 f"{method.label} gives no {name} map; leave --{name} out, or choose msmt-csd."
+            )
+
+
+def _require_tissues(
+    method: Method,
+    scan: Scan,
+    responses: ResponseSet,
+    model: Path | None,
+    targets: dict[str, Path],
+) -> None:
+    """Refuse maps of tissues that are not separated, before any work is done.
+
+    Raises
+    ------
+    InputError
+        If the responses, or the model of a network, are without one.
+    """
+    from napari_dmri.deconvolve.shd.shipped import choose_shipped, find_model
+    from napari_dmri.training.checkpoint import load_card
+
+    known, source = tuple(responses), "the responses are"
+    if method.family == "networks":
+        shipped = None if model else choose_shipped(method.name, scan.gradients, known)
+        path = find_model(model) if model else shipped.path if shipped else None
+        if path is not None:
+            known, source = tuple(load_card(path).get("tissues", known)), f"{path.name} is"
+    for name in ("gm", "csf"):
+        if name in targets and name not in known:
+            raise InputError(
+                f"--{name} is asked for and {source} of {', '.join(known)} alone; leave --{name} "
+                "out, or choose what separates it."
             )
 
 

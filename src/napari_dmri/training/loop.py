@@ -55,6 +55,7 @@ def train(
     clip: float | None = None,
     retries: int = 0,
     start_counts: bool = True,
+    memory: dict[str, Any] | None = None,
     on_event: Callable[[Event], None] | None = None,
     switch: Switch | None = None,
     progress: Progress | None = None,
@@ -94,6 +95,9 @@ def train(
     start_counts
         Whether the weights before the first step may be the best. Those of a model that learned
         from other data are not comparable where its norms are of that data.
+    memory
+        What a listener wants to be kept in the state, as JSON can hold it; filled, in place, where
+        training goes on.
     on_event, switch, progress
         Who is told of curves; who may pause; who is told of progress and may raise `Cancelled`,
         which writes the state and is let through.
@@ -135,6 +139,7 @@ def train(
         clip,
         retries,
         start_counts,
+        {} if memory is None else memory,
         on_event or (lambda event: None),
         switch or Switch(),
         progress or silent,
@@ -165,11 +170,12 @@ class _Run(Position):
         clip: float | None,
         retries: int,
         start_counts: bool,
+        memory: dict[str, Any],
         tell: Callable[[Event], None],
         switch: Switch,
         report: Progress,
     ) -> None:
-        super().__init__(model, device, path, settings, stages[0].lr)
+        super().__init__(model, device, path, settings, stages[0].lr, memory)
         self.loss, self.metrics = loss, metrics
         self.training, self.validation, self.stages = training, validation, stages
         self.seed, self.every, self.clip, self.retries = seed, every, clip, retries

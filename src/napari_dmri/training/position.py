@@ -44,6 +44,8 @@ class Position:
         What must be the same to go on from it.
     lr
         Learning rate at the beginning.
+    memory
+        What a listener keeps there.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Position:
         path: Path | None,
         settings: Mapping[str, Any],
         lr: float,
+        memory: dict[str, Any],
     ) -> None:
         self.model, self.device, self.path, self.settings = model, device, path, settings
         self.stage = self.epoch = self.step = self.total_steps = 0
@@ -60,7 +63,7 @@ class Position:
         self.best: dict[str, torch.Tensor] = {}
         self.best_loss, self.best_epoch, self.waited = float("inf"), 0, 0
         self.sum = self.weight = self.seconds = 0.0
-        self.lr, self.tried = lr, 0
+        self.lr, self.tried, self.memory = lr, 0, memory
         self.notes: list[str] = []
         self.optimizer: torch.optim.Optimizer | None = None
         self.done = False
@@ -93,7 +96,7 @@ class Position:
         # Whoever went on from a broken state would get nowhere: the one before it stays.
         if not (math.isfinite(self.sum) and self.finite()):
             return
-        card = {name: getattr(self, name) for name in (*NUMBERS, "curves", "done")}
+        card = {name: getattr(self, name) for name in (*NUMBERS, "curves", "memory", "done")}
         write_state(
             self.path,
             self.model,
@@ -110,6 +113,7 @@ class Position:
             setattr(self, name, card.get(name, getattr(self, name)))
         self.best_loss, self.done = float(card["best_loss"]), bool(card["done"])
         self.curves = list(card["curves"])
+        self.memory.update(card.get("memory", {}))
         self.model.load_state_dict(weights(tensors, "model/"))
         self.model.to(self.device)
         self.best = {k: v.to(self.device) for k, v in weights(tensors, "best/").items()}

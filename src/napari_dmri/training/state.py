@@ -16,7 +16,7 @@ from napari_dmri.errors import InputError
 from napari_dmri.training.checkpoint import SUFFIX, load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import numpy as np
     import torch
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KIND",
+    "OtherTraining",
     "State",
     "all_finite",
     "change_settings",
@@ -34,7 +35,14 @@ __all__ = [
 
 KIND = "training-state"
 
+BRIEF = 40
+"""Letters of a setting that is shown where it differs; hashes have more."""
+
 State = tuple[dict[str, "NDArray[np.generic]"], dict[str, Any]]
+
+
+class OtherTraining(InputError):
+    """Say that a state is of another training, and in which settings they differ."""
 
 
 def drop_state(path: str | Path) -> None:
@@ -109,20 +117,31 @@ def read_state(path: str | Path, settings: Mapping[str, Any]) -> State:
     Raises
     ------
     InputError
-        If the file is not a whole state, or was written with other settings, with what differs.
+        If the file is not a whole state, or was written with other settings, with what differs
+        (`OtherTraining`).
     """
     tensors, card = load_checkpoint(path, kind=KIND)
-    before = card.get("settings", {})
-    other = sorted(
-        k for k in {*before, *settings} if _plain(before.get(k)) != _plain(settings.get(k))
-    )
-    if other:
-        said = "; ".join(f"{k}: {before.get(k)} then, {settings.get(k)} now" for k in other)
-        raise InputError(
-            f"{Path(path).name} is of a training with other settings ({said}); go on with the "
-            "same settings and scans, or delete it to begin anew."
+    said = list(_differences(_plain(card.get("settings", {})), _plain(dict(settings))))
+    if said:
+        raise OtherTraining(
+            f"{path} is of a training with other settings ({'; '.join(said)}); go on with the "
+            "same settings, scans and responses, or delete it to begin anew."
         )
     return tensors, card
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Say what differs: short values both, long ones and hashes by their names alone."""
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from (f"{name}'s {words}" for words in _differences(old, new))
+        elif max(len(str(old)), len(str(new))) <= BRIEF:
+            yield f"{name}: {old} then, {new} now"
+        else:
+            yield f"other {name}"
 
 
 def restore_optimizer(

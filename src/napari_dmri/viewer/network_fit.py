@@ -13,11 +13,12 @@ import numpy as np
 from napari_dmri.deconvolve.base import ResponseSet
 from napari_dmri.deconvolve.registry import METHODS
 from napari_dmri.deconvolve.shd.card import model_label
+from napari_dmri.errors import InputError
 from napari_dmri.images import ShImage
 from napari_dmri.progress import Progress, part
 from napari_dmri.scan import Scan
 from napari_dmri.training.parts import Switch
-from napari_dmri.training.state import drop_state
+from napari_dmri.training.state import OtherTraining, drop_state
 from napari_dmri.viewer.deconvolving import (
     DeconvolveOptions,
     DeconvolveResult,
@@ -185,27 +186,34 @@ def fit_network(
     def show(made: Any) -> None:
         tell(Preview(responses, _on_whole_grid(made, scan, name), made.loss))
 
-    fitted = fit_to_scan(
-        scan,
-        responses,
-        options.method,
-        others=fit.others,
-        weights=fit.weights,
-        size=fit.size,
-        mode=fit.mode,
-        inputs=inputs,
-        start=None if fit.start is None else fit.start.load(),
-        minutes=fit.minutes,
-        seed=fit.seed,
-        device=options.device,
-        state=state,
-        on_event=tell,
-        on_preview=show if "glyphs" in options.outputs else None,
-        preview_slice=slice_shown,
-        preview_every=PREVIEW_EVERY,
-        switch=switch,
-        progress=part(progress, 0.05, 0.9),
-    )
+    try:
+        fitted = fit_to_scan(
+            scan,
+            responses,
+            options.method,
+            others=fit.others,
+            weights=fit.weights,
+            size=fit.size,
+            mode=fit.mode,
+            inputs=inputs,
+            start=None if fit.start is None else fit.start.load(),
+            minutes=fit.minutes,
+            seed=fit.seed,
+            device=options.device,
+            state=state,
+            on_event=tell,
+            on_preview=show if "glyphs" in options.outputs else None,
+            preview_slice=slice_shown,
+            preview_every=PREVIEW_EVERY,
+            switch=switch,
+            progress=part(progress, 0.05, 0.9),
+        )
+    except OtherTraining as error:
+        # Responses, which may not be known before, are not part of the state's name.
+        raise InputError(
+            "The fit that was stopped had other responses, or the scan's voxels have changed: "
+            'take the responses back that it had to go on, or press "Begin anew".'
+        ) from error
     made = finished_result(
         scan, responses, fitted.deconvolution, options,
         (*notes, *fitted.notes), part(progress, 0.9, 1),

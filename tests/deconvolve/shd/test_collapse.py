@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -89,7 +91,16 @@ def test_it_looks_after_a_while_and_waits_for_three_in_a_row():
     said = [watch.look(alike, epoch) for epoch in range(1, 6)]
     assert said == ["", "", "", "", "all voxels have the same fODF"]
     fine = Useful(1.0, 0.2, follow=True)
-    assert not watch.look(fine, 6) and watch.times == 0
+    assert not watch.look(fine, 6) and watch.memory["times"] == 0
+
+
+def test_a_training_that_goes_on_after_each_epoch_is_watched_all_the_same():
+    alike, memory, said = Constant(1.0, 0.5), {}, []
+    for epoch in range(1, 10):
+        watch = watch_of(make_scan())
+        watch.memory = memory = json.loads(json.dumps(memory))
+        said.append(watch.look(alike, epoch, 1.0))
+    assert said == [*[""] * 4, *["all voxels have the same fODF"] * 5]
 
 
 def test_a_loss_that_still_falls_is_given_time():

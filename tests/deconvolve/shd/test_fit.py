@@ -148,8 +148,10 @@ def test_a_fit_that_was_stopped_goes_on_to_the_same_bits(tmp_path, fitted, scan,
     assert state.is_file() and read_settings(state)["attempt"] == 0
     found = run(scan, responses, state=state)
     assert same(fitted.model, found.model) and found.curves == fitted.curves
-    with pytest.raises(InputError, match="other settings"):
+    with pytest.raises(InputError, match=r"other settings \(seed: 0 then, 5 now\)"):
         run(scan, responses, state=state, seed=5)
+    with pytest.raises(InputError, match=r"other settings \(minutes: None then, 1 now\)"):
+        run(scan, responses, state=state, minutes=1)
 
 
 def test_a_fit_that_was_killed_goes_on_to_the_same_bits(

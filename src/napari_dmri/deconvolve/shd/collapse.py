@@ -129,13 +129,20 @@ class Watch:
     patience
         Looks in a row that must agree, and over which the loss must have stood still: fODFs begin
         round, and with a term of smoothness stay so while tissues are told apart first.
+    memory
+        Where it keeps what it saw, ``losses`` and ``times``, for a training that goes on later.
     """
 
-    def __init__(self, batch: Batch, warm: int = 5, patience: int = 3) -> None:
+    def __init__(
+        self,
+        batch: Batch,
+        warm: int = 5,
+        patience: int = 3,
+        memory: dict[str, Any] | None = None,
+    ) -> None:
         self.batch, self.warm, self.patience = batch, warm, patience
         self.given = given_facts(batch)
-        self.found, self.times = "", 0
-        self.losses: list[float] = []
+        self.memory = {} if memory is None else memory
 
     def look(self, network: torch.nn.Module, epoch: int, loss: float | None = None) -> str:
         """Return what collapsed, in a sentence, or nothing. The network is left as it is.
@@ -150,18 +157,19 @@ class Watch:
         falls = self._falls(loss)
         if epoch <= self.warm:
             return ""
-        self.found = explain(_made(network, self.batch), self.given)
-        self.times = self.times + 1 if self.found else 0
-        return self.found if self.times >= self.patience and not falls else ""
+        found = explain(_made(network, self.batch), self.given)
+        times = self.memory["times"] = self.memory.get("times", 0) + 1 if found else 0
+        return found if times >= self.patience and not falls else ""
 
     def _falls(self, loss: float | None) -> bool:
         """Tell whether the loss still falls, by more than a hundredth an epoch."""
         if loss is None:
             return False
-        self.losses.append(loss)
-        if len(self.losses) <= self.patience:
+        losses: list[float] = self.memory.setdefault("losses", [])
+        losses.append(loss)
+        if len(losses) <= self.patience:
             return True
-        before = self.losses[-1 - self.patience]
+        before = losses[-1 - self.patience]
         return loss < before * STILL**self.patience
 
 

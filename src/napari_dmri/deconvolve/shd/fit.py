@@ -220,6 +220,7 @@ def fit_to_scan(
         "others": list(others),
         "architecture": chosen.architecture.as_dict(),
         "losses": chosen.losses.as_dict(),
+        "minutes": minutes,
         "data": content_hash(prepared),
         "start": "" if start is None else start.sha256,
     }

@@ -109,12 +109,16 @@ class Live:
         plan: Plan,
         batches: FodPatches,
         loss: FodLoss | None = None,
+        memory: dict[str, Any] | None = None,
     ) -> None:
-        """Follow a network from its first step on; with its loss, events name the terms of it."""
+        """Follow a network from its first step on; with its loss, events name the terms of it.
+
+        ``memory`` is kept with the training's state (see `collapse.Watch`).
+        """
         self.network, self.loss, self.terms = network, loss, {}
         # A tenth of the plan, but some steps at least: an untrained network is alike everywhere.
         warm = max(plan.epochs // 10, -(-100 // plan.steps))
-        self.watch = Watch(choose_probe(batches), warm)
+        self.watch = Watch(choose_probe(batches), warm, memory=memory)
         self.begun = time.monotonic()
         self.next, self.seen = self.begun + self.every, ()
 

@@ -139,7 +139,8 @@ def train_with_retries(
                 network = copy.deepcopy(start).train()
             parts = FodLoss(preset.losses, preset.architecture.degree)
             loss = compiled_loss(parts, network, device)
-            live.begin(network, plan, batches, parts)
+            memory: dict[str, Any] = {}
+            live.begin(network, plan, batches, parts, memory)
             try:
                 fit = train(
                     network,
@@ -154,6 +155,7 @@ def train_with_retries(
                     clip=CLIP,
                     # A model's batch norms are of what it learned from, not of this scan.
                     start_counts=start is None,
+                    memory=memory,
                     on_event=live,
                     switch=switch,
                     progress=live.report,
