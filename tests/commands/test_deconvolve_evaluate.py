@@ -71,3 +71,17 @@ def test_a_training_that_is_terminated_keeps_its_state(tmp_path, monkeypatch):
     assert "Stopped" in result.output
     card = json.loads((out / "random_mlp_0" / "model.state.json").read_text())
     assert (card["epoch"], card["step"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("--minutes", 3), "takes no --minutes"),
+        (("--size", "paper", "--steps", 9), "--steps, --size"),
+    ],
+)
+def test_what_only_trainings_take_is_refused_by_other_studies(tmp_path, given, words):
+    result = run("-o", tmp_path / "e", "--study", "lesions", *given, code=2)
+    said = " ".join(result.output.split())
+    assert words in said and "The study of lesions trains nothing" in said
+    assert not (tmp_path / "e").exists()

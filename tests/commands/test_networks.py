@@ -344,3 +344,26 @@ def test_lists_of_tissues_and_shells():
     assert curves_table([{"epoch": 0, "train": None}, {"epoch": 1, "train": 0.5}]) == (
         "epoch\ttrain\n0\tn/a\n1\t0.5\n"
     )
+
+
+def test_a_fit_that_is_refused_leaves_no_folder(folder, tmp_path):
+    scan, out = folder / "sub-0_dwi.nii.gz", tmp_path / "fit"
+    given = ("fit", scan, "-o", out, "--response", folder / "resp_wm.txt", "--device", "cpu")
+    result = run(*given, "--steps", 0, code=2)
+    assert "A fit of 0 steps" in result.output and not out.exists()
+    out.mkdir()
+    run(*given, "--steps", 0, code=2)
+    assert out.is_dir() and not any(out.iterdir())
+
+
+def test_a_subject_without_a_shell_is_named(folder, tmp_path):
+    scan = make_scan((4, 4, 3))
+    write_scan(scan.select(np.flatnonzero(scan.gradients.b0_mask)), tmp_path / "flat_dwi.nii.gz")
+    rows = (folder / "subjects.tsv").read_text().replace("sub-", f"{folder}/sub-")
+    rows = rows.replace("resp_", f"{folder}/resp_")
+    extra = f"flat\tflat_dwi.nii.gz\t{folder}/resp_wm.txt\t{folder}/resp_csf.txt\n"
+    (tmp_path / "subjects.tsv").write_text(rows + extra)
+    result = run("train", "shd-s-tv", "--subjects", tmp_path / "subjects.tsv", "-o",
+                 tmp_path / "model.safetensors", code=2)  # fmt: skip
+    said = " ".join(result.output.split())
+    assert "flat: flat_dwi has 3 b0 and no diffusion-weighted shell; check its bval" in said

@@ -72,6 +72,15 @@ def evaluate(
 
     if study not in STUDIES:
         raise InputError(f"Unknown study {study!r}; choose one of {', '.join(STUDIES)}.")
+    if study != "directions":
+        own = {"--minutes": minutes, "--steps": steps, "--seeds": seeds}
+        given = [name for name, value in own.items() if value is not None]
+        given += [] if size == "small" else ["--size"]
+        if given:
+            raise InputError(
+                f"The study of {study} trains nothing and takes no {', '.join(given)}; leave them "
+                "out, or train with --study directions first."
+            )
     left: list[str] = []
     try:
         with progress_bar(quiet) as progress:

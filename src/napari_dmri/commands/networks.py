@@ -21,7 +21,7 @@ from napari_dmri.commands.console import (
     progress_bar,
     refuse_file,
 )
-from napari_dmri.commands.training import resumable, state_beside
+from napari_dmri.commands.training import kept_folder, resumable, state_beside
 from napari_dmri.errors import InputError
 
 if TYPE_CHECKING:
@@ -144,8 +144,7 @@ def fit(
     with progress_bar(quiet) as progress:
         if responses is None:
             responses = estimate_response(source, progress=part(progress, 0, 0.05, "response: "))
-        output.mkdir(parents=True, exist_ok=True)
-        with resumable(state):
+        with kept_folder(output), resumable(state):
             made = fit_to_scan(
                 source,
                 responses,
@@ -166,6 +165,9 @@ def fit(
                 progress=part(progress, 0.05, 1.0),
             )
     found = made.deconvolution
+    notes = list(dict.fromkeys((*found.notes, *made.notes)))
+    if source.mask is None:
+        notes.append("no mask was given: it learned from all voxels with signal, air as well")
     with staged_folder(output, overwrite) as folder:
         written = write_sh(found.fod, folder / "fod.nii.gz")
         for name, image in found.maps.items():
@@ -181,13 +183,13 @@ def fit(
         "order": found.fod.order,
         "learning_rate": made.lr,
         "outcome": outcome,
-        "notes": [*found.notes, *made.notes],
+        "notes": notes,
         "files": files,
     }
     lines = [
         f"{made.model.card['label']}: {outcome['steps']} steps in {outcome['seconds']:.0f} s, "
         f"order {found.fod.order}, {found.voxels} voxels",
-        *dict.fromkeys((*found.notes, *made.notes)),
+        *notes,
         f"wrote {', '.join(str(f) for f in files if f.suffix != '.json')}",
     ]
     emit(about, lines, json=json, quiet=quiet)
@@ -290,10 +292,10 @@ def train(
     path = model.save(output, overwrite=overwrite)
     drop_state(state)
     card = model.card
-    outcome = card["outcome"]
+    outcome, count = card["outcome"], len(card["training"])
     taught = f"after {card['taught']['steps']} steps with known fODFs" if teach else ""
     lines = [
-        f"{card['label']}: {len(card['training'])} scans, "
+        f"{card['label']}: {count} scan{'s' if count > 1 else ''}, "
         f"b = {', '.join(f'{b:g}' for b in card['bvalues'])} s/mm², "
         f"{' + '.join(t.upper() for t in card['tissues'])}, {outcome['steps']} steps in "
         f"{outcome['seconds']:.0f} s",

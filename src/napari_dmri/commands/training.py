@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ __all__ = [
     "LEARNED",
     "cross_validation",
     "fit_network",
+    "kept_folder",
     "network_settings",
     "resumable",
     "short_stages",
@@ -142,6 +143,20 @@ def resumable(*states: Path) -> Iterator[None]:
     except (Cancelled, KeyboardInterrupt):
         for state in [path for path in states if path.is_file()][:1]:
             typer.secho(f"The same command goes on from {state.name}.", fg="yellow", err=True)
+        raise
+
+
+@contextmanager
+def kept_folder(folder: Path) -> Iterator[None]:
+    """Make a folder to write in, and take it away again where nothing came of it."""
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if made:
+            with suppress(OSError):  # a state that was kept, for one
+                folder.rmdir()
         raise
 
 

@@ -12,7 +12,7 @@ from napari_dmri.deconvolve.evaluation.plan import Settings
 from napari_dmri.deconvolve.evaluation.protocols import PROTOCOLS, Protocol, make_case
 from napari_dmri.deconvolve.evaluation.studies import study_lesions
 from napari_dmri.deconvolve.evaluation.tables import write_results
-from napari_dmri.deconvolve.shd import amortise, presets
+from napari_dmri.deconvolve.shd import amortise, presets, teach
 from napari_dmri.deconvolve.shd.collapse import Collapsed
 from napari_dmri.deconvolve.shd.losses import LossWeights
 from napari_dmri.deconvolve.shd.model import ShdModel
@@ -84,6 +84,8 @@ def test_a_training_that_collapses_is_told_of_and_the_others_go_on(
         trained.append(named["seed"])
         raise Collapsed("All voxels have the same fODF.")
 
+    # `teach` has a name of its own for it, which would stay if it were first imported meanwhile.
+    assert teach.train_model is amortise.train_model
     monkeypatch.setattr(amortise, "train_model", collapse)
     asked = {"protocols": ["random"], "methods": ["csd", "cnn-tv"]}
     done = evaluate(tmp_path / "e", Settings(train=1, test=1), **asked)
@@ -109,6 +111,9 @@ def test_nothing_is_begun_after_the_time_is_over(tmp_path: Path) -> None:
         progress=lambda _, text: said.append(text),
     )
     assert said == ["stopped after 0 minutes; the same command goes on"]
+    for wrong in (-1, float("nan")):
+        with pytest.raises(InputError, match=f"{wrong} minutes are given; give 0 or more"):
+            evaluate(tmp_path / "e", settings, protocols=["random"], minutes=wrong)
     assert [p.name for p in (tmp_path / "e").iterdir()] == ["evaluation.json"]
     with pytest.raises(InputError, match="holds no scores"):
         read_cells(tmp_path)
@@ -212,7 +217,7 @@ def test_a_network_of_other_settings_is_not_taken_for_the_method(
     }[changed]
     model = ShdModel.new(other, others=(), bvalues=(0.0, 3000.0))
     settings = Settings(train=1, test=1)
-    assert not evaluate(tmp_path / "e", settings, protocols=["random"], methods=["mlp"], minutes=-1)
+    assert not evaluate(tmp_path / "e", settings, protocols=["random"], methods=["mlp"], minutes=0)
     path = tmp_path / "e" / "random_mlp_0" / "model.safetensors"
     path.parent.mkdir(parents=True)
     model.save(path)

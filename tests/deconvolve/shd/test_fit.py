@@ -247,7 +247,7 @@ def test_a_step_that_does_not_fit_in_memory_is_said_in_words(scan, responses, mo
 def test_the_plan_follows_steps_minutes_and_a_model_to_begin_from(
     scan, responses, fitted, monkeypatch
 ):
-    assert run(scan, responses, steps=6).model.card["outcome"]["steps"] == 4 * round(6 / 4)
+    assert run(scan, responses, steps=6).model.card["outcome"]["steps"] == 6
     monkeypatch.setattr(module, "time_steps", lambda *args: 6.0)
     # The looks at fixed places take their part of the time.
     assert run(scan, responses, minutes=0.6).model.card["outcome"]["steps"] == 4

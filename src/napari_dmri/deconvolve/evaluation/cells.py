@@ -87,9 +87,11 @@ def evaluate(
     Raises
     ------
     InputError
-        If a name is unknown, or the folder holds something else.
+        If a name is unknown, the minutes are no number from 0, or the folder holds something else.
     """
     settings = settings or Settings()
+    if minutes is not None and not minutes >= 0:
+        raise InputError(f"{minutes:g} minutes are given; give 0 or more.")
     cells = planned_cells(protocols, methods, seeds)
     folder = prepare_folder(Path(out).expanduser(), settings)
     report = progress or silent

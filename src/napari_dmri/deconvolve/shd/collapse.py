@@ -131,6 +131,11 @@ class Watch:
         round, and with a term of smoothness stay so while tissues are told apart first.
     memory
         Where it keeps what it saw, ``losses`` and ``times``, for a training that goes on later.
+
+    Attributes
+    ----------
+    bvalues
+        Number of b-values that are explained, b0 counted.
     """
 
     def __init__(
@@ -142,6 +147,7 @@ class Watch:
     ) -> None:
         self.batch, self.warm, self.patience = batch, warm, patience
         self.given = given_facts(batch)
+        self.bvalues = len(_bvalues(*batch.tensors[4:6])[0])
         self.memory = {} if memory is None else memory
 
     def look(self, network: torch.nn.Module, epoch: int, loss: float | None = None) -> str:
@@ -205,16 +211,18 @@ def given_facts(batch: Batch) -> Facts:
     facts = facts_of(kept[:, -1, :15])
     if not forward_others.shape[1]:
         return facts
-    # Order 0 alone: what the mean of each shell tells of the tissues.
-    columns = np.concatenate(
-        [forward_wm[:, :1].cpu().numpy(), forward_others.cpu().numpy()], axis=1
-    )
     measured = signal[mask].cpu().numpy()
-    kinds, which = np.unique(np.round(columns, 6), axis=0, return_inverse=True)
-    which = which.reshape(-1)
+    kinds, which = _bvalues(forward_wm, forward_others)
     means = np.stack([measured[:, which == k].mean(1) for k in range(len(kinds))], 1)
     weight = batch.tensors[6].cpu().numpy()
     rows = means[:: max(1, len(means) // 500)]
     amounts = np.array([nnls(kinds, row)[0] for row in rows]) * weight
     white = amounts[:, 0] / np.maximum(amounts.sum(1), 1e-12)
     return replace(facts, white=float((white > 0.5).mean()))
+
+
+def _bvalues(forward_wm: torch.Tensor, forward_others: torch.Tensor) -> tuple[Array, Array]:
+    """Return the tissues' means at each b-value that is explained, and which a volume has."""
+    columns = [forward_wm[:, :1].cpu().numpy(), forward_others.cpu().numpy()]
+    kinds, which = np.unique(np.round(np.hstack(columns), 6), axis=0, return_inverse=True)
+    return kinds, which.reshape(-1)

@@ -151,9 +151,10 @@ def prepare(
             f"{scan.name} has {table.summary()}, and at most {most} directions of a shell are "
             "seen; order 2 needs 7: a network cannot see orientations so."
         )
-    if len(chosen) > len(table.shells):
+    explained = len(table.select(volumes).shells)
+    if len(chosen) > explained:
         notes.append(
-            f"{len(chosen)} tissues from {len(table.shells)} b-values: their amounts are not "
+            f"{len(chosen)} tissues from {explained} b-values: their amounts are not "
             "determined by the signal alone, but by fODFs being sparse"
         )
     if inputs is not None:
@@ -202,8 +203,8 @@ def _responses(responses: ResponseSet | Response, others: tuple[str, ...]) -> di
     if missing:
         raise InputError(
             f"The network separates {', '.join(('wm', *others))} and there are responses for "
-            f"{', '.join(have)}: estimate {', '.join(missing)} from this scan, or use a model "
-            "without it."
+            f"{', '.join(have)}: estimate {', '.join(missing)} from this scan, or separate fewer "
+            "tissues (another model, or other tissues in a fit)."
         )
     return {t: have[t] for t in ("wm", *others)}
 

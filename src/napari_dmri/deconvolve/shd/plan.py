@@ -90,19 +90,22 @@ class Plan:
         ]
 
     def shortened(self, steps: int, least: int = 1) -> Plan:
-        """Return the plan with about so many steps in all, its drops at the same parts of it.
+        """Return the plan with so many steps in all, its drops at the same parts of it.
 
-        Epochs become fewer where they would have less than ``least`` steps.
+        Epochs become fewer where they would have less than ``least`` steps, or so that whole ones
+        come closest from below.
         """
         if steps < 1:
             raise InputError(f"A training of {steps} steps; give 1 or more.")
         epochs = min(self.epochs, max(1, steps // least))
+        each = -(-steps // epochs)
+        epochs = max(1, steps // each)
         share = epochs / self.epochs
         drops = sorted({round(d * share) for d in self.drops} - {0, epochs})
         return replace(
             self,
             epochs=epochs,
-            steps=max(1, round(steps / epochs)),
+            steps=each,
             drops=tuple(d for d in drops if d < epochs),
         )
 

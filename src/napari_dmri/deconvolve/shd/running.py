@@ -165,7 +165,8 @@ def train_with_retries(
             except (Collapsed, Diverged) as error:
                 drop_state(path)
                 if number >= retries:
-                    raise _given_up(error, plan, number, shells, 1 + others) from error
+                    assert live.watch is not None
+                    raise _given_up(error, plan, number, live.watch.bvalues, 1 + others) from error
                 words = f"{error} It begins again at a learning rate of {plan.lr * LOWER:.2g}."
                 number += 1
             except (MemoryError, RuntimeError) as error:
@@ -191,11 +192,11 @@ def train_with_retries(
     return Outcome(network, fit, plan, tuple(notes))
 
 
-def _given_up(error: InputError, plan: Plan, number: int, shells: int, tissues: int) -> InputError:
+def _given_up(error: InputError, plan: Plan, number: int, bvalues: int, tissues: int) -> InputError:
     words = str(error).rstrip(".")
     many = (
-        f"{tissues} tissues from {shells} b-values may be too many: fit {shells}. Else check"
-        if tissues > shells
+        f"{tissues} tissues from {bvalues} b-values may be too many: fit {bvalues}. Else check"
+        if tissues > bvalues
         else "Check"
     )
     tried = f"also after {number + 1} beginnings, the last at a learning rate of {plan.lr:.2g}"

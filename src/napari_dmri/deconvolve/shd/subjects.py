@@ -58,11 +58,22 @@ class LazySubject:
     see: tuple[int, float | None] | None = None
 
     def load(self) -> Subject:
-        """Read the scan, its mask, responses and fODFs."""
+        """Read the scan, its mask, responses and fODFs.
+
+        Raises
+        ------
+        InputError
+            If a file is not what it must be, or the scan has no shell beside b0.
+        """
         from napari_dmri.io import read_scan, read_sh
         from napari_dmri.io.responses import read_response
 
         scan = read_scan(self.path, mask=self.mask)
+        if not scan.gradients.weighted_shells:
+            raise InputError(
+                f"{self.subject}: {scan.name} has {scan.gradients.summary()} and no "
+                "diffusion-weighted shell; check its bval file."
+            )
         found = None
         if self.responses:
             bvalues = tuple(s.bvalue for s in scan.gradients.shells)
