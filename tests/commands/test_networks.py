@@ -11,7 +11,8 @@ from tests.deconvolve.shd.conftest import AFFINE, make_responses, make_scan, mak
 from typer.testing import CliRunner
 
 from napari_dmri.cli import app
-from napari_dmri.commands.networks import bvalues_of, curves_table, tissues_of
+from napari_dmri.commands.network_options import bvalues_of, tissues_of
+from napari_dmri.commands.networks import curves_table
 from napari_dmri.deconvolve.shd import presets
 from napari_dmri.deconvolve.shd.model import ShdModel
 from napari_dmri.errors import Cancelled, InputError
