@@ -28,7 +28,7 @@ SITES = ("ge_st", "prisma_st")
 
 @pytest.fixture(scope="module")
 def pairs():
-    made = [simulate_subject(i, size=(24, 28, 4), repeats=False) for i in range(3)]
+    made = [simulate_subject(i, size=(16, 18, 4), repeats=False) for i in range(3)]
     return [Pair(*(s.scans[site] for site in SITES), s.subject) for s in made]
 
 
