@@ -47,6 +47,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=turn)
 
 
+@pytest.fixture
+def quick_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spread simulated crossings' directions in fewer steps, which takes most of their time."""
+    from dipy.core import sphere
+
+    spread = sphere.disperse_charges
+    monkeypatch.setattr(sphere, "disperse_charges", lambda start, _: spread(start, 30))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Return the folder of real scans, or skip where it is absent."""

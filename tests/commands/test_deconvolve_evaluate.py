@@ -19,11 +19,7 @@ runner = CliRunner()
 
 
 @pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-    from dipy.core import sphere
-
-    spread = sphere.disperse_charges
-    monkeypatch.setattr(sphere, "disperse_charges", lambda start, _: spread(start, 30))
+def tiny(monkeypatch, quick_directions):
     monkeypatch.setattr(presets, "preset", make_tiny)
     monkeypatch.setattr(loop, "PLOT_EVERY", 0.0)
     monkeypatch.setitem(PROTOCOLS, "random", Protocol("random", "few", voxels=(10, 8, 3)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dipy.core import sphere
 
 from napari_dmri.errors import InputError
 from napari_dmri.phantom.crossings import (
@@ -16,13 +15,6 @@ from napari_dmri.sphere.harmonics import design_matrix, orders_and_phases
 
 CLEAN = 10**7
 SHAPE = (10, 10, 5)
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spread directions in fewer steps, which takes most of the time."""
-    spread = sphere.disperse_charges
-    monkeypatch.setattr(sphere, "disperse_charges", lambda start, _: spread(start, 30))
 
 
 def test_the_fibres_are_distributed_as_stated() -> None:
@@ -37,7 +29,7 @@ def test_the_fibres_are_distributed_as_stated() -> None:
     assert np.bincount(data.scans[30].gradients.bvalues.astype(int)).max() == 64
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_directions")
 def test_dipy_simulates_the_same_signal() -> None:
     from dipy.core.gradients import gradient_table
     from dipy.sims.voxel import multi_tensor
@@ -61,7 +53,7 @@ def test_dipy_simulates_the_same_signal() -> None:
         assert np.allclose(signal[i], expected, atol=1e-3)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_directions")
 def test_seeds_repeat_and_extras_keep_the_directions() -> None:
     a, b = (simulate_crossings(SHAPE, seed=3, snr=(30,)) for _ in range(2))
     assert np.array_equal(a.scans[30].data, b.scans[30].data)
@@ -72,14 +64,14 @@ def test_seeds_repeat_and_extras_keep_the_directions() -> None:
     assert not np.array_equal(a.scans[30].data, more.scans[30].data)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_directions")
 def test_noise_is_rician() -> None:
     data = simulate_crossings(SHAPE, seed=4, snr=(20, CLEAN))
     noisy, clean = (np.asarray(data.scans[s].data, float) for s in (20, CLEAN))
     assert np.mean(noisy**2 - clean**2) == pytest.approx(2 * 5.0**2, rel=0.1)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_directions")
 def test_dispersion_lowers_the_contrast_as_watsons_moment_says() -> None:
     plain = simulate_crossings((4, 4, 4), seed=5, snr=(CLEAN,))
     spread = simulate_crossings((4, 4, 4), seed=5, snr=(CLEAN,), dispersion=15)
@@ -98,7 +90,7 @@ def test_dispersion_lowers_the_contrast_as_watsons_moment_says() -> None:
     assert ratio == pytest.approx((3 * np.cos(np.deg2rad(15)) ** 2 - 1) / 2, rel=0.02)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_directions")
 def test_blocks_hold_one_configuration() -> None:
     data = simulate_crossings((4, 4, 4), seed=6, snr=(30,), blocks=2)
     u = data.truth.directions.reshape(4, 4, 4, 9)
@@ -106,7 +98,7 @@ def test_blocks_hold_one_configuration() -> None:
     assert np.array_equal(u[0, 0, 0], u[1, 1, 1]) and not np.array_equal(u[0, 0, 0], u[0, 0, 2])
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_directions")
 def test_responses_are_the_fibres_signal() -> None:
     response = crossing_response(16)
     el, m = orders_and_phases(16)
@@ -120,7 +112,6 @@ def test_responses_are_the_fibres_signal() -> None:
     assert np.allclose(csf, 100 * np.exp(-np.array([0, 1200, 3000]) * 3e-3))
 
 
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("bad", [{"dispersion": 50.0}, {"isotropic": 1.0}, {"blocks": 0}])
 def test_bad_settings_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(InputError, match="expected degrees"):

@@ -23,7 +23,7 @@ __all__ = [
     "TissuesOption",
     "WeightOption",
     "bvalues_of",
-    "check_rule",
+    "rule_of",
     "tissues_of",
     "weights_of",
 ]
@@ -122,15 +122,16 @@ def bvalues_of(text: str | None) -> tuple[float, ...] | None:
     return (*(() if values and values[0] <= 50 else (0.0,)), *values)
 
 
-def check_rule(rule: str | None) -> None:
-    """Refuse a rule that is not known.
+def rule_of(text: str | None) -> str | None:
+    """Read how shells are fitted.
 
     Raises
     ------
     InputError
-        If it is not.
+        If the rule is unknown.
     """
     from napari_dmri.deconvolve.shd.order_rule import RULES
 
-    if rule is not None and rule not in RULES:
-        raise InputError(f"--rule {rule}: choose one of {', '.join(RULES)}.")
+    if text is not None and text not in RULES:
+        raise InputError(f"--rule {text}: choose one of {', '.join(RULES)}.")
+    return text

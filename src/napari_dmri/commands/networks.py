@@ -30,7 +30,7 @@ from napari_dmri.commands.network_options import (
     TissuesOption,
     WeightOption,
     bvalues_of,
-    check_rule,
+    rule_of,
     tissues_of,
     weights_of,
 )
@@ -104,7 +104,7 @@ def fit(
 
     weights = weights_of(weight)
     preset(method, size or "small", mode).losses.changed(weights)
-    check_rule(rule)
+    rule = rule_of(rule)
     others = tissues_of(tissues)
     output = output.expanduser()
     for name in (*NAMES, "model"):
@@ -227,7 +227,7 @@ def train(
 
     weights = weights_of(weight)
     preset(method, size or "small", mode).losses.changed(weights)
-    check_rule(rule)
+    rule = rule_of(rule)
     output = require_free(output, overwrite)
     others, shells = tissues_of(tissues), bvalues_of(bvalues)
     if teach and (start is not None or supervised is not None):

@@ -211,8 +211,8 @@ def fit_network(
     except OtherTraining as error:
         # Responses, which may not be known before, are not part of the state's name.
         raise InputError(
-            "The fit that was stopped had other responses, or the scan's voxels have changed: "
-            'take the responses back that it had to go on, or press "Begin anew".'
+            "The fit that was stopped had other responses, or the scan or this program has changed "
+            'since: take the responses back that it had to go on, or press "Begin anew".'
         ) from error
     made = finished_result(
         scan, responses, fitted.deconvolution, options,

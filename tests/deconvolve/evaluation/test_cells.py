@@ -28,12 +28,8 @@ SCANS = (30, 30, 3)
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+def tiny(monkeypatch: pytest.MonkeyPatch, quick_directions: None) -> None:
     """Fewer voxels of random crossings, with directions that are spread in fewer steps."""
-    from dipy.core import sphere
-
-    spread = sphere.disperse_charges
-    monkeypatch.setattr(sphere, "disperse_charges", lambda start, _: spread(start, 30))
     for name in PROTOCOLS:
         if not PROTOCOLS[name].site:
             monkeypatch.setitem(PROTOCOLS, name, Protocol(name, "few", voxels=(10, 8, 3)))

@@ -101,7 +101,7 @@ def evaluate(
     try:
         for n, cell in enumerate(left, done):
             # However little time there is, a call brings the work on.
-            if cell is not left[0] or not (minutes is None or minutes > 0):
+            if cell is not left[0] or minutes == 0:
                 clock.check()
             inner = part(report, n / len(cells), (n + 1) / len(cells), f"{cell.name}: ")
             _run(cell, folder, settings, device, clock, inner)
